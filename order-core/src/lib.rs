@@ -1,0 +1,25 @@
+//! The rules of order processing, free of I/O.
+//!
+//! This crate knows what an order is ([`order`]), how a client's JSON becomes one ([`draft`]), which state
+//! follows which ([`lifecycle`]), how orders are taken in ([`intake`]) and worked off ([`worker`]). It reaches
+//! the world through three seams and nothing else: a [`store::OrderStore`], a [`queue::OrderQueue`] and a
+//! [`worker::Processor`]. Time and randomness are passed in by the caller.
+//!
+//! The SQL of the SQLite backend lives in [`sqlite`], its schema in `migrations/`; both speak through
+//! [`sqlite::Connection`], which the components implement over the runtime and the tests over rusqlite.
+//!
+//! The seams' futures are not `Send`: components are single-threaded.
+#![allow(async_fn_in_trait)]
+
+pub mod draft;
+pub mod intake;
+pub mod lifecycle;
+pub mod order;
+pub mod queue;
+pub mod sqlite;
+pub mod store;
+#[cfg(any(test, feature = "store-suite"))]
+pub mod store_suite;
+#[cfg(test)]
+mod test_doubles;
+pub mod worker;

@@ -1,0 +1,413 @@
+//! The SQLite backend of [`OrderStore`], and all SQL of the service besides `migrations/`.
+//!
+//! Spin runs only the first statement of an `execute` and shares one connection between the concurrent
+//! requests of an instance, so each operation here is one statement that is its own transaction. Lists
+//! travel as one JSON parameter, which keeps the statements few: Spin caches 16 per connection.
+
+use serde_json::json;
+
+use crate::lifecycle::Status;
+use crate::order::{Amount, Currency, Id, NewOrder, Order, Timestamp};
+use crate::store::{Acceptance, Claim, Metrics, OrderStore, StoreError, Verdict};
+
+mod migrate;
+
+pub use migrate::{SCHEMA_VERSION, migrate};
+
+/// A value that goes into or comes out of a statement. The schema needs no others.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// SQL's NULL.
+    Null,
+    /// A 64-bit integer.
+    Integer(i64),
+    /// UTF-8 text.
+    Text(String),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<Timestamp> for Value {
+    fn from(time: Timestamp) -> Self {
+        Self::Integer(time.as_millis())
+    }
+}
+
+/// A row of a result.
+pub type Row = Vec<Value>;
+
+/// An open connection to an SQLite database.
+pub trait Connection {
+    /// Runs the first statement of `sql` and answers its rows.
+    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError>;
+}
+
+impl StoreError {
+    /// What SQLite's message says about the error's nature; hosts pass on the message only.
+    pub fn from_sqlite_message(message: impl Into<String>) -> Self {
+        /// The messages of SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL, SQLITE_READONLY, SQLITE_IOERR and
+        /// SQLITE_CANTOPEN (sqlite3_errstr), which an operator can mend while the service runs.
+        const UNAVAILABLE: [&str; 6] =
+            ["is locked", "is full", "readonly database", "disk I/O error", "unable to open", "too many"];
+        let message = message.into();
+        if UNAVAILABLE.iter().any(|part| message.contains(part)) {
+            Self::Unavailable(message)
+        } else {
+            Self::Broken(message)
+        }
+    }
+
+    fn unexpected_row() -> Self {
+        Self::Broken("a row does not have the columns that its statement asks for".to_owned())
+    }
+}
+
+/// An [`OrderStore`] on one connection to a migrated database.
+pub struct SqliteStore<C> {
+    connection: C,
+}
+
+impl<C: Connection> SqliteStore<C> {
+    /// Takes a connection to a database that [`migrate`] has brought to [`SCHEMA_VERSION`], and makes its
+    /// commits durable before they return, whatever the host's default is.
+    pub async fn new(connection: C) -> Result<Self, StoreError> {
+        // In WAL mode readers and the writer do not block each other, and a commit costs one sync. The mode
+        // is kept in the file, so this changes something once. The change cannot wait for other connections:
+        // where one is in the way, or a libSQL server has its own way of logging, the next connection asks again.
+        let _ = connection.execute("PRAGMA journal_mode = WAL", vec![]).await;
+        connection.execute("PRAGMA synchronous = FULL", vec![]).await?;
+        Ok(Self { connection })
+    }
+
+    /// The orders with these identifiers, in no order.
+    async fn find_many(&self, order_ids: &[&str]) -> Result<Vec<Order>, StoreError> {
+        let rows = self.connection.execute(SELECT_ORDERS, vec![Value::Text(json!(order_ids).to_string())]).await?;
+        rows.into_iter().map(order_from_row).collect()
+    }
+}
+
+/// The columns of [`content_from_row`], for SELECT and RETURNING.
+macro_rules! content_columns {
+    () => {
+        "order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency"
+    };
+}
+
+const SELECT_ORDERS: &str = concat!(
+    "SELECT ",
+    content_columns!(),
+    ", status, attempts, created_at, started_at, finished_at, failure
+     FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))"
+);
+
+const INSERT_ORDERS: &str =
+    "INSERT INTO orders (order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency,
+                         status, created_at, due_at)
+     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+            'Pending', ?2, ?3
+     FROM json_each(?1) WHERE true
+     ON CONFLICT (order_id) DO NOTHING
+     RETURNING order_id";
+
+const SELECT_COUNTERS: &str =
+    "SELECT total, pending, processing, completed, failed, cancelled, processing_ms, completion_ms
+     FROM order_counters WHERE id = 1";
+
+const CLAIM: &str = concat!(
+    "UPDATE orders SET status = 'Processing', attempts = 1, started_at = ?2, due_at = ?3
+     WHERE order_id IN (SELECT value FROM json_each(?1)) AND status = 'Pending' AND attempts = 0
+     RETURNING seq, attempts, started_at, ",
+    content_columns!()
+);
+
+// A parked order goes on with its attempt; for every other one a new attempt starts. The expressions see
+// the row as it was before the update.
+const CLAIM_DUE: &str = concat!(
+    "UPDATE orders
+     SET status = 'Processing', attempts = attempts + (parked = 0), started_at = iif(parked = 1, started_at, ?1),
+         parked = 0, due_at = ?2
+     WHERE seq IN (SELECT seq FROM orders WHERE due_at <= ?1 ORDER BY due_at LIMIT ?3)
+     RETURNING seq, attempts, started_at, ",
+    content_columns!()
+);
+
+const SETTLE: &str = "UPDATE orders
+     SET status = verdict.status, parked = verdict.parked, due_at = verdict.due_at,
+         failure = coalesce(verdict.failure, orders.failure),
+         finished_at = iif(verdict.status IN ('Completed', 'Failed'), ?2, NULL)
+     FROM (SELECT value ->> 0 AS seq, value ->> 1 AS attempt, value ->> 2 AS status, value ->> 3 AS parked,
+                  value ->> 4 AS due_at, value ->> 5 AS failure FROM json_each(?1)) AS verdict
+     WHERE orders.seq = verdict.seq AND orders.attempts = verdict.attempt
+       AND orders.status = 'Processing' AND orders.parked = 0
+     RETURNING orders.seq";
+
+impl<C: Connection> OrderStore for SqliteStore<C> {
+    async fn accept(
+        &self,
+        orders: &[NewOrder],
+        now: Timestamp,
+        due_at: Timestamp,
+    ) -> Result<Vec<Acceptance>, StoreError> {
+        let rows: Vec<_> = orders
+            .iter()
+            .map(|order| {
+                json!([
+                    order.order_id.as_str(),
+                    order.order_id.is_integer() as u8,
+                    order.user_id.as_str(),
+                    order.user_id.is_integer() as u8,
+                    // A string: SQLite keeps the array's text as it is.
+                    serde_json::to_string(&order.item_ids).expect("identifiers are JSON"),
+                    order.total_amount.minor(),
+                    order.currency.as_str(),
+                ])
+            })
+            .collect();
+        let parameters = vec![Value::Text(json!(rows).to_string()), now.into(), due_at.into()];
+        let mut created: Vec<String> = Vec::with_capacity(orders.len());
+        for row in self.connection.execute(INSERT_ORDERS, parameters).await? {
+            match row.into_iter().next() {
+                Some(Value::Text(order_id)) => created.push(order_id),
+                _ => return Err(StoreError::unexpected_row()),
+            }
+        }
+        created.sort_unstable();
+
+        // Of two orders with one identifier the first was inserted.
+        let mut acceptances: Vec<Option<Acceptance>> = orders
+            .iter()
+            .map(|order| {
+                let position = created.binary_search_by(|id| id.as_str().cmp(order.order_id.as_str())).ok()?;
+                created.remove(position);
+                Some(Acceptance::Created(Order {
+                    content: order.clone(),
+                    status: Status::Pending,
+                    attempts: 0,
+                    created_at: now,
+                    started_at: None,
+                    finished_at: None,
+                    failure: None,
+                }))
+            })
+            .collect();
+        debug_assert!(created.is_empty());
+
+        let known: Vec<&str> = orders
+            .iter()
+            .zip(&acceptances)
+            .filter(|(_, acceptance)| acceptance.is_none())
+            .map(|(order, _)| order.order_id.as_str())
+            .collect();
+        if !known.is_empty() {
+            let existing = self.find_many(&known).await?;
+            for (order, acceptance) in orders.iter().zip(&mut acceptances).filter(|(_, a)| a.is_none()) {
+                let found = existing.iter().find(|existing| existing.content.order_id == order.order_id);
+                *acceptance = Some(match found {
+                    Some(found) if found.content == *order => Acceptance::Existing(found.clone()),
+                    Some(_) => Acceptance::Conflict,
+                    // It was deleted between the two statements; the client may try again.
+                    None => return Err(StoreError::Unavailable("the order was removed meanwhile".to_owned())),
+                });
+            }
+        }
+        Ok(acceptances.into_iter().flatten().collect())
+    }
+
+    async fn find(&self, order_id: &str) -> Result<Option<Order>, StoreError> {
+        Ok(self.find_many(&[order_id]).await?.pop())
+    }
+
+    async fn metrics(&self) -> Result<Metrics, StoreError> {
+        let rows = self.connection.execute(SELECT_COUNTERS, vec![]).await?;
+        let row = rows.into_iter().next().ok_or_else(StoreError::unexpected_row)?;
+        let mut columns = Columns::of(row);
+        Ok(Metrics {
+            total: columns.count()?,
+            by_status: [columns.count()?, columns.count()?, columns.count()?, columns.count()?, columns.count()?],
+            processing_ms: columns.count()?,
+            completion_ms: columns.count()?,
+        })
+    }
+
+    async fn claim(
+        &self,
+        order_ids: &[String],
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let parameters = vec![Value::Text(json!(order_ids).to_string()), now.into(), lease_until.into()];
+        claims_from_rows(self.connection.execute(CLAIM, parameters).await?)
+    }
+
+    async fn claim_due(&self, now: Timestamp, lease_until: Timestamp, limit: u32) -> Result<Vec<Claim>, StoreError> {
+        let parameters = vec![now.into(), lease_until.into(), Value::Integer(i64::from(limit))];
+        claims_from_rows(self.connection.execute(CLAIM_DUE, parameters).await?)
+    }
+
+    async fn settle(&self, verdicts: &[(&Claim, Verdict)], now: Timestamp) -> Result<usize, StoreError> {
+        let rows: Vec<_> = verdicts
+            .iter()
+            .map(|(claim, verdict)| {
+                let (status, parked, due_at, failure) = match verdict {
+                    Verdict::Complete => (Status::Completed, 0, None, None),
+                    Verdict::Park { due_at } => (Status::Processing, 1, Some(due_at), None),
+                    Verdict::RetryLater { due_at, reason } => (Status::Pending, 0, Some(due_at), Some(reason)),
+                    Verdict::Fail { reason } => (Status::Failed, 0, None, Some(reason)),
+                };
+                let due_at = due_at.map(|time| time.as_millis());
+                json!([claim.seq, claim.attempt, status.as_str(), parked, due_at, failure])
+            })
+            .collect();
+        let parameters = vec![Value::Text(json!(rows).to_string()), now.into()];
+        Ok(self.connection.execute(SETTLE, parameters).await?.len())
+    }
+}
+
+/// Takes the columns of a row one after the other.
+struct Columns(std::vec::IntoIter<Value>);
+
+impl Columns {
+    fn of(row: Row) -> Self {
+        Self(row.into_iter())
+    }
+
+    fn integer(&mut self) -> Result<i64, StoreError> {
+        self.optional_integer()?.ok_or_else(StoreError::unexpected_row)
+    }
+
+    fn optional_integer(&mut self) -> Result<Option<i64>, StoreError> {
+        match self.0.next() {
+            Some(Value::Integer(integer)) => Ok(Some(integer)),
+            Some(Value::Null) => Ok(None),
+            _ => Err(StoreError::unexpected_row()),
+        }
+    }
+
+    fn count(&mut self) -> Result<u64, StoreError> {
+        u64::try_from(self.integer()?).map_err(|_| StoreError::Broken("a counter is below zero".to_owned()))
+    }
+
+    fn attempt(&mut self) -> Result<u32, StoreError> {
+        u32::try_from(self.integer()?).map_err(|_| StoreError::unexpected_row())
+    }
+
+    fn time(&mut self) -> Result<Timestamp, StoreError> {
+        self.integer().map(Timestamp::from_millis)
+    }
+
+    fn optional_time(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.optional_integer()?.map(Timestamp::from_millis))
+    }
+
+    fn text(&mut self) -> Result<String, StoreError> {
+        self.optional_text()?.ok_or_else(StoreError::unexpected_row)
+    }
+
+    fn optional_text(&mut self) -> Result<Option<String>, StoreError> {
+        match self.0.next() {
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(Value::Null) => Ok(None),
+            _ => Err(StoreError::unexpected_row()),
+        }
+    }
+
+    fn id(&mut self) -> Result<Id, StoreError> {
+        Ok(Id::from_stored(self.text()?, self.integer()? == 1))
+    }
+
+    /// The columns that [`content_columns`] names.
+    fn content(&mut self) -> Result<NewOrder, StoreError> {
+        Ok(NewOrder {
+            order_id: self.id()?,
+            user_id: self.id()?,
+            item_ids: items_from_json(&self.text()?).ok_or_else(StoreError::unexpected_row)?,
+            total_amount: Amount::from_minor(self.integer()?).ok_or_else(StoreError::unexpected_row)?,
+            currency: Currency::parse(self.text()?).ok_or_else(StoreError::unexpected_row)?,
+        })
+    }
+}
+
+fn items_from_json(json: &str) -> Option<Vec<Id>> {
+    let items: Vec<serde_json::Value> = serde_json::from_str(json).ok()?;
+    let ids = items.into_iter().map(|item| match item {
+        serde_json::Value::String(text) => Some(Id::from_stored(text, false)),
+        number => number.as_i64().map(Id::from_integer),
+    });
+    ids.collect()
+}
+
+fn order_from_row(row: Row) -> Result<Order, StoreError> {
+    let mut columns = Columns::of(row);
+    Ok(Order {
+        content: columns.content()?,
+        status: Status::parse(&columns.text()?).ok_or_else(StoreError::unexpected_row)?,
+        attempts: columns.attempt()?,
+        created_at: columns.time()?,
+        started_at: columns.optional_time()?,
+        finished_at: columns.optional_time()?,
+        failure: columns.optional_text()?,
+    })
+}
+
+fn claims_from_rows(rows: Vec<Row>) -> Result<Vec<Claim>, StoreError> {
+    let claims = rows.into_iter().map(|row| {
+        let mut columns = Columns::of(row);
+        Ok(Claim {
+            seq: columns.integer()?,
+            attempt: columns.attempt()?,
+            started_at: columns.time()?,
+            content: columns.content()?,
+        })
+    });
+    claims.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_doubles::RusqliteConnection;
+
+    #[test]
+    fn passes_the_store_suite() {
+        pollster::block_on(crate::store_suite::run(async || {
+            let connection = RusqliteConnection::in_memory();
+            migrate(&connection).await.unwrap();
+            SqliteStore::new(connection).await.unwrap()
+        }));
+    }
+
+    #[test]
+    fn the_statements_of_the_hot_paths_use_an_index() {
+        pollster::block_on(async {
+            let connection = RusqliteConnection::in_memory();
+            migrate(&connection).await.unwrap();
+            for (sql, index) in [
+                (SELECT_ORDERS, "sqlite_autoindex_orders_1 (order_id=?)"),
+                (CLAIM, "sqlite_autoindex_orders_1 (order_id=?)"),
+                (CLAIM_DUE, "orders_due (due_at<?)"),
+                (SETTLE, "INTEGER PRIMARY KEY (rowid=?)"),
+                (SELECT_COUNTERS, "INTEGER PRIMARY KEY (rowid=?)"),
+            ] {
+                let parameters = vec![Value::Text("[]".to_owned()); sql.matches('?').count().min(3)];
+                let plan = connection.execute(&format!("EXPLAIN QUERY PLAN {sql}"), parameters).await.unwrap();
+                let plan = format!("{plan:?}");
+                assert!(plan.contains(index), "{sql}: {plan}");
+                assert!(!plan.contains("SCAN orders"), "{sql}: {plan}");
+            }
+        });
+    }
+
+    #[test]
+    fn an_error_is_told_apart_by_its_message() {
+        for message in ["database is locked", "database or disk is full", "attempt to write a readonly database"] {
+            assert!(matches!(StoreError::from_sqlite_message(message), StoreError::Unavailable(_)), "{message}");
+        }
+        for message in ["no such table: orders", "database disk image is malformed", "file is not a database"] {
+            assert!(matches!(StoreError::from_sqlite_message(message), StoreError::Broken(_)), "{message}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Stand-ins for the runtime in this crate's tests: a rusqlite connection, a key-value store in memory, and
+//! a clock that stands still until it is told otherwise.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::order::Timestamp;
+use crate::queue::{KeyValue, QueueError};
+use crate::sqlite::{Connection, Row, Value};
+use crate::store::StoreError;
+use crate::worker::Clock;
+
+pub struct RusqliteConnection(rusqlite::Connection);
+
+impl RusqliteConnection {
+    pub fn in_memory() -> Self {
+        Self(rusqlite::Connection::open_in_memory().unwrap())
+    }
+
+    pub fn open(path: &Path) -> Self {
+        Self(rusqlite::Connection::open(path).unwrap())
+    }
+}
+
+impl Connection for RusqliteConnection {
+    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        let failed = |error: rusqlite::Error| StoreError::from_sqlite_message(error.to_string());
+        let mut statement = self.0.prepare_cached(sql).map_err(failed)?;
+        let columns = statement.column_count();
+        let parameters = parameters.into_iter().map(|value| match value {
+            Value::Null => rusqlite::types::Value::Null,
+            Value::Integer(integer) => rusqlite::types::Value::Integer(integer),
+            Value::Text(text) => rusqlite::types::Value::Text(text),
+        });
+        let mut rows = statement.query(rusqlite::params_from_iter(parameters)).map_err(failed)?;
+        let mut result = Vec::new();
+        while let Some(row) = rows.next().map_err(failed)? {
+            let value = |column| match row.get_unwrap(column) {
+                rusqlite::types::Value::Null => Value::Null,
+                rusqlite::types::Value::Integer(integer) => Value::Integer(integer),
+                rusqlite::types::Value::Text(text) => Value::Text(text),
+                other => panic!("the schema has no {other:?}"),
+            };
+            result.push((0..columns).map(value).collect());
+        }
+        Ok(result)
+    }
+}
+
+#[derive(Default)]
+pub struct MemoryKeyValue(RefCell<BTreeMap<String, Vec<u8>>>);
+
+impl KeyValue for MemoryKeyValue {
+    async fn set(&self, key: &str, value: Vec<u8>) -> Result<(), QueueError> {
+        self.0.borrow_mut().insert(key.to_owned(), value);
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, QueueError> {
+        Ok(self.0.borrow().get(key).cloned())
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), QueueError> {
+        self.0.borrow_mut().retain(|key, _| !keys.contains(key));
+        Ok(())
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, QueueError> {
+        // Reversed, so that nothing comes to rely on an order.
+        Ok(self.0.borrow().keys().rev().cloned().collect())
+    }
+}
+
+/// Starts at one second past the epoch; sleeping moves it on.
+pub struct ManualClock(Cell<i64>);
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self(Cell::new(1_000))
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.get())
+    }
+
+    fn sleep_ms(&self, millis: u64) {
+        self.0.set(self.0.get() + millis as i64);
+    }
+
+    fn random(&self) -> u64 {
+        u64::MAX
+    }
+}

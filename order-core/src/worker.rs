@@ -1,0 +1,356 @@
+//! How orders are worked off: one bounded pass over queue, store and processor, run again and again.
+
+use std::collections::HashMap;
+
+use crate::lifecycle::RetryPolicy;
+use crate::order::Timestamp;
+use crate::queue::OrderQueue;
+use crate::store::{Claim, OrderStore, StoreError, Verdict};
+
+/// What the processor says of one order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is processed.
+    Completed,
+    /// It is under way: ask again after this many milliseconds.
+    InProgress {
+        /// Milliseconds until asking makes sense.
+        ask_again_after_ms: u32,
+    },
+    /// It did not work now and may later.
+    FailedForNow {
+        /// Why.
+        reason: String,
+    },
+    /// It will never work.
+    FailedForGood {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The seam to fulfillment: what "processing an order" means.
+pub trait Processor {
+    /// Starts or looks after each of `claims`; answers one outcome for each, in their order.
+    fn process(&self, claims: &[Claim]) -> Vec<Outcome>;
+}
+
+/// The worker's clock.
+pub trait Clock {
+    /// The time.
+    fn now(&self) -> Timestamp;
+    /// Waits.
+    fn sleep_ms(&self, millis: u64);
+    /// 64 random bits, for the jitter of retries.
+    fn random(&self) -> u64;
+}
+
+/// What a worker goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How long a worker owns what it claimed, in milliseconds. It must exceed the longest call of the
+    /// processor: an order whose lease runs out is taken up by another worker as a new attempt.
+    pub lease_ms: u64,
+    /// How attempts follow each other.
+    pub retry: RetryPolicy,
+}
+
+impl Config {
+    /// Five times what a slow outgoing call takes; a crashed worker's orders wait no longer than this.
+    pub const DEFAULT_LEASE_MS: u64 = 30_000;
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { lease_ms: Self::DEFAULT_LEASE_MS, retry: RetryPolicy::default() }
+    }
+}
+
+/// How long one tick goes on, in milliseconds: the period of the trigger that wakes the worker, so that one
+/// tick takes over from the other. Overlap is safe.
+pub const TICK_MS: u64 = 1_000;
+/// The pause between two looks at an empty queue, in milliseconds: what an order waits at worst while the
+/// worker is idle, against what an idle worker costs.
+pub const POLL_MS: u64 = 25;
+/// The most messages that one pass takes out of the queue.
+pub const MESSAGES_PER_PASS: usize = 256;
+/// The most orders that one pass takes up by themselves, and the most that the processor gets at once.
+pub const ORDERS_PER_BATCH: usize = 1_000;
+/// How long a park may be, in milliseconds: a processor that asks for more is asked anyway.
+pub const MAX_PARK_MS: u32 = 3_600_000;
+
+/// What one worker works with.
+pub struct Worker<'a, S, Q, P, C> {
+    /// Where orders are kept.
+    pub store: &'a S,
+    /// Where their messages lie.
+    pub queue: &'a Q,
+    /// What processing them means.
+    pub processor: &'a P,
+    /// The time.
+    pub clock: &'a C,
+    /// What it goes by.
+    pub config: Config,
+}
+
+impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C> {
+    /// Works for about [`TICK_MS`]: pass after pass, with a pause when there was nothing to do.
+    ///
+    /// # Errors
+    /// The store's first error ends the tick; the next one begins anew.
+    pub async fn tick(&self) -> Result<(), StoreError> {
+        let begin = self.clock.now();
+        loop {
+            let handled = self.run_once().await?;
+            // A clock that went back must not make the tick endless.
+            let now = self.clock.now();
+            if now < begin || now.millis_since(begin) + POLL_MS > TICK_MS {
+                return Ok(());
+            }
+            if handled == 0 {
+                self.clock.sleep_ms(POLL_MS);
+            }
+        }
+    }
+
+    /// One pass: takes messages and what is due, has it processed, and settles it. Answers how many orders
+    /// it handled.
+    ///
+    /// The order of steps is what makes it safe: an order is claimed in the store before its message goes,
+    /// so a crash in between leaves a stale message and never an order without an owner.
+    pub async fn run_once(&self) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        let lease_until = now.plus_millis(self.config.lease_ms);
+        // Without its queue the worker goes on: it finds every order by itself, only later.
+        let messages = self.queue.receive(MESSAGES_PER_PASS).await.unwrap_or_default();
+        let mut claims = Vec::new();
+        if !messages.is_empty() {
+            let order_ids: Vec<String> = messages.iter().flat_map(|message| message.order_ids.clone()).collect();
+            claims = self.store.claim(&order_ids, now, lease_until).await?;
+            let _ = self.queue.delete(&messages).await;
+            restore_order(&mut claims, &order_ids);
+        }
+        claims.extend(self.store.claim_due(now, lease_until, ORDERS_PER_BATCH as u32).await?);
+        for batch in claims.chunks(ORDERS_PER_BATCH) {
+            self.process(batch).await?;
+        }
+        Ok(claims.len())
+    }
+
+    async fn process(&self, claims: &[Claim]) -> Result<(), StoreError> {
+        let outcomes = self.processor.process(claims);
+        let now = self.clock.now();
+        // An order that the processor did not answer for keeps its lease, and is taken up when that ends.
+        let verdicts: Vec<_> =
+            claims.iter().zip(outcomes).map(|(claim, outcome)| (claim, self.verdict(claim, outcome, now))).collect();
+        self.store.settle(&verdicts, now).await.map(drop)
+    }
+
+    fn verdict(&self, claim: &Claim, outcome: Outcome, now: Timestamp) -> Verdict {
+        match outcome {
+            Outcome::Completed => Verdict::Complete,
+            Outcome::InProgress { ask_again_after_ms } => {
+                Verdict::Park { due_at: now.plus_millis(ask_again_after_ms.min(MAX_PARK_MS).into()) }
+            }
+            Outcome::FailedForNow { reason } => {
+                match self.config.retry.delay_after(claim.attempt, self.clock.random()) {
+                    Some(delay) => Verdict::RetryLater { due_at: now.plus_millis(delay), reason },
+                    None => Verdict::Fail { reason },
+                }
+            }
+            Outcome::FailedForGood { reason } => Verdict::Fail { reason },
+        }
+    }
+}
+
+/// Brings claims, which the store answers in no order, back into that of their messages: first come, first
+/// served.
+fn restore_order(claims: &mut [Claim], order_ids: &[String]) {
+    let place: HashMap<&str, usize> = order_ids.iter().enumerate().map(|(place, id)| (id.as_str(), place)).collect();
+    claims.sort_by_key(|claim| place.get(claim.content.order_id.as_str()).copied());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::intake;
+    use crate::lifecycle::Status;
+    use crate::order::{Amount, Currency, Id, NewOrder};
+    use crate::queue::{KeyValue as _, KeyValueQueue};
+    use crate::sqlite::{SqliteStore, migrate};
+    use crate::store::{Acceptance, Metrics};
+    use crate::test_doubles::{ManualClock, MemoryKeyValue, RusqliteConnection};
+
+    type Answer = fn(&Claim) -> Outcome;
+
+    /// Answers by a rule and remembers what it was asked.
+    struct Scripted {
+        answer: Answer,
+        asked: RefCell<Vec<(String, u32)>>,
+    }
+
+    impl Processor for Scripted {
+        fn process(&self, claims: &[Claim]) -> Vec<Outcome> {
+            let asked = claims.iter().map(|claim| (claim.content.order_id.as_str().to_owned(), claim.attempt));
+            self.asked.borrow_mut().extend(asked);
+            claims.iter().map(self.answer).collect()
+        }
+    }
+
+    struct Bench {
+        store: SqliteStore<RusqliteConnection>,
+        queue: KeyValueQueue<MemoryKeyValue>,
+        processor: Scripted,
+        clock: ManualClock,
+        config: Config,
+    }
+
+    impl Bench {
+        async fn new(answer: Answer) -> Self {
+            let connection = RusqliteConnection::in_memory();
+            migrate(&connection).await.unwrap();
+            Self {
+                store: SqliteStore::new(connection).await.unwrap(),
+                queue: KeyValueQueue(MemoryKeyValue::default()),
+                processor: Scripted { answer, asked: RefCell::default() },
+                clock: ManualClock::default(),
+                config: Config { retry: RetryPolicy { max_attempts: 3 }, ..Config::default() },
+            }
+        }
+
+        fn worker(
+            &self,
+        ) -> Worker<'_, SqliteStore<RusqliteConnection>, KeyValueQueue<MemoryKeyValue>, Scripted, ManualClock> {
+            let Self { store, queue, processor, clock, config } = self;
+            Worker { store, queue, processor, clock, config: *config }
+        }
+
+        async fn accept(&self, names: &[&str]) -> Vec<Acceptance> {
+            let orders: Vec<_> = names
+                .iter()
+                .map(|name| NewOrder {
+                    order_id: Id::from_text(*name).unwrap(),
+                    user_id: Id::from_integer(1),
+                    item_ids: vec![Id::from_integer(1)],
+                    total_amount: Amount::from_minor(1).unwrap(),
+                    currency: Currency::default(),
+                })
+                .collect();
+            intake::accept(&self.store, &orders, self.clock.now()).await.unwrap()
+        }
+
+        async fn accept_and_announce(&self, names: &[&str]) {
+            let accepted = self.accept(names).await;
+            intake::announce(&self.queue, &accepted, self.clock.now(), 0).await.unwrap();
+        }
+
+        fn asked(&self) -> Vec<(String, u32)> {
+            self.processor.asked.borrow().clone()
+        }
+
+        async fn metrics(&self) -> Metrics {
+            self.store.metrics().await.unwrap()
+        }
+    }
+
+    #[test]
+    fn an_announced_order_is_processed_in_one_pass_and_its_message_goes() {
+        pollster::block_on(async {
+            let bench = Bench::new(|_| Outcome::Completed).await;
+            bench.accept_and_announce(&["c", "a", "b"]).await;
+            assert_eq!(bench.worker().run_once().await, Ok(3));
+            assert_eq!(bench.asked(), [("c".into(), 1), ("a".into(), 1), ("b".into(), 1)]);
+            assert_eq!(bench.metrics().await.count(Status::Completed), 3);
+            assert!(bench.queue.0.keys().await.unwrap().is_empty());
+            assert_eq!(bench.worker().run_once().await, Ok(0));
+        });
+    }
+
+    #[test]
+    fn an_order_without_a_message_is_found_after_a_while() {
+        pollster::block_on(async {
+            let bench = Bench::new(|_| Outcome::Completed).await;
+            bench.accept(&["a"]).await;
+            assert_eq!(bench.worker().run_once().await, Ok(0));
+            bench.clock.sleep_ms(intake::UNANNOUNCED_AFTER_MS);
+            assert_eq!(bench.worker().run_once().await, Ok(1));
+            assert_eq!(bench.metrics().await.count(Status::Completed), 1);
+        });
+    }
+
+    #[test]
+    fn a_message_that_repeats_or_names_nothing_does_no_harm() {
+        pollster::block_on(async {
+            let bench = Bench::new(|_| Outcome::Completed).await;
+            bench.accept_and_announce(&["a"]).await;
+            let a = Id::from_text("a").unwrap();
+            let ghost = Id::from_text("ghost").unwrap();
+            bench.queue.send("2", &[&a, &ghost]).await.unwrap();
+            bench.queue.send("3", &[]).await.unwrap();
+            assert_eq!(bench.worker().run_once().await, Ok(1));
+            bench.queue.send("4", &[&a]).await.unwrap();
+            assert_eq!(bench.worker().run_once().await, Ok(0));
+            assert_eq!(bench.asked(), [("a".into(), 1)]);
+            assert!(bench.queue.0.keys().await.unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn an_order_in_progress_is_asked_about_again_when_it_said() {
+        pollster::block_on(async {
+            let bench = Bench::new(|_| Outcome::InProgress { ask_again_after_ms: 400 }).await;
+            bench.accept_and_announce(&["a"]).await;
+            assert_eq!(bench.worker().run_once().await, Ok(1));
+            bench.clock.sleep_ms(399);
+            assert_eq!(bench.worker().run_once().await, Ok(0));
+            bench.clock.sleep_ms(1);
+            assert_eq!(bench.worker().run_once().await, Ok(1));
+            assert_eq!(bench.asked(), [("a".into(), 1), ("a".into(), 1)]);
+        });
+    }
+
+    #[test]
+    fn a_failure_for_now_is_retried_until_the_attempts_are_used_up() {
+        pollster::block_on(async {
+            let bench = Bench::new(|_| Outcome::FailedForNow { reason: "down".into() }).await;
+            bench.accept_and_announce(&["a"]).await;
+            for _ in 0..10 {
+                bench.worker().run_once().await.unwrap();
+                bench.clock.sleep_ms(RetryPolicy::MAX_DELAY_MS);
+            }
+            assert_eq!(bench.asked(), [("a".into(), 1), ("a".into(), 2), ("a".into(), 3)]);
+            let order = bench.store.find("a").await.unwrap().unwrap();
+            assert_eq!((order.status, order.failure.as_deref()), (Status::Failed, Some("down")));
+        });
+    }
+
+    #[test]
+    fn a_failure_for_good_is_not_retried() {
+        pollster::block_on(async {
+            let bench = Bench::new(|claim| match claim.content.order_id.as_str() {
+                "bad" => Outcome::FailedForGood { reason: "no such item".into() },
+                _ => Outcome::Completed,
+            })
+            .await;
+            bench.accept_and_announce(&["good", "bad", "fine"]).await;
+            bench.worker().run_once().await.unwrap();
+            assert_eq!(bench.metrics().await.by_status, [0, 0, 2, 1, 0]);
+        });
+    }
+
+    #[test]
+    fn a_tick_ends_after_its_time_whether_it_is_idle_or_busy() {
+        pollster::block_on(async {
+            let bench = Bench::new(|_| Outcome::Completed).await;
+            let begin = bench.clock.now();
+            bench.worker().tick().await.unwrap();
+            let idle = bench.clock.now().millis_since(begin);
+            assert!((TICK_MS - 2 * POLL_MS..=TICK_MS).contains(&idle), "{idle}");
+            bench.accept_and_announce(&["a"]).await;
+            bench.worker().tick().await.unwrap();
+            assert_eq!(bench.metrics().await.count(Status::Completed), 1);
+        });
+    }
+}

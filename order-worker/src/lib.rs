@@ -1,0 +1,63 @@
+//! The worker component: two doors (cron and timer) to the same tick of [`order_core::worker`].
+
+mod bindings {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "order-worker",
+        generate_all,
+    });
+}
+mod runtime;
+
+use bindings::spin::cron::cron_types::{Error, Metadata};
+use order_core::queue::KeyValueQueue;
+use order_core::sqlite::{SqliteStore, migrate};
+use order_core::store::StoreError;
+use order_core::worker::Worker;
+use runtime::{BucketKeyValue, FulfillmentComponent, SqliteConnection, SystemClock};
+
+struct Component;
+
+impl bindings::Guest for Component {
+    async fn handle_cron_event(_: Metadata) -> Result<(), Error> {
+        run_tick().await.map_err(Error::Other)
+    }
+
+    fn handle_timer_request() {
+        // Every call to the host is a blocking one here, so nothing is ever pending. The timer trigger dies
+        // with the guest, and has nowhere to report to.
+        let _ = ready(run_tick());
+    }
+}
+
+bindings::export!(Component with_types_in bindings);
+
+/// One tick, with an error in words; it is logged here, for the triggers drop it.
+async fn run_tick() -> Result<(), String> {
+    let outcome = tick().await;
+    if let Err(error) = &outcome {
+        eprintln!("order-worker: {error}");
+    }
+    outcome
+}
+
+async fn tick() -> Result<(), String> {
+    let config = runtime::config()?;
+    let open = || SqliteConnection::open().map_err(|error| error.to_string());
+    let as_text = |error: StoreError| error.to_string();
+    let connection = open()?;
+    migrate(&connection).await.map_err(as_text)?;
+    let store = SqliteStore::new(connection).await.map_err(as_text)?;
+    let queue = KeyValueQueue(BucketKeyValue::open());
+    let worker = Worker { store: &store, queue: &queue, processor: &FulfillmentComponent, clock: &SystemClock, config };
+    worker.tick().await.map_err(as_text)
+}
+
+/// Drives a future that never waits for anything.
+fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(value) => Some(value),
+        std::task::Poll::Pending => None,
+    }
+}
