@@ -1,0 +1,33 @@
+//! The five dialects: the routes and wire shapes of systems that this service replaces, so that their
+//! clients can be pointed here unchanged. A file each, with nothing but routes and shapes.
+//!
+//! Common to all: an order sent again is the same order, fields that a dialect does not know are ignored,
+//! and errors are problems with the extension members that the clients read ([`DialectErrors`]).
+
+mod echo_mysql;
+mod fastapi_postgres;
+mod fastapi_sqlite;
+mod go_sqlite;
+mod node_sqlite;
+mod plain_metrics;
+
+use axum::Router;
+use axum::middleware::map_response;
+use axum::response::Response;
+
+use crate::problem::DialectErrors;
+
+/// The routes of all dialects.
+pub fn routes() -> Router {
+    let dialects = [
+        (echo_mysql::routes(), DialectErrors::USUAL),
+        (fastapi_postgres::routes(), fastapi_postgres::ERRORS),
+        (node_sqlite::routes(), DialectErrors::USUAL),
+        (fastapi_sqlite::routes(), fastapi_sqlite::ERRORS),
+        (go_sqlite::routes(), DialectErrors::USUAL),
+        (plain_metrics::routes(), DialectErrors::USUAL),
+    ];
+    dialects.into_iter().fold(Router::new(), |router, (routes, errors)| {
+        router.merge(routes.layer(map_response(move |response: Response| async move { errors.apply(response) })))
+    })
+}

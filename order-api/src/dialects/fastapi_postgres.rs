@@ -1,0 +1,59 @@
+//! The dialect of the FastAPI service on PostgreSQL, under `/api/v1`.
+
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use order_core::draft::{OrderIdField, Shape};
+use order_core::lifecycle::Status;
+use serde_json::{Value, json};
+
+use crate::extract::{JsonBody, OrderIdInPath};
+use crate::orders;
+use crate::problem::{ApiError, DialectErrors};
+
+pub fn routes() -> Router {
+    Router::new()
+        .route("/api/v1/orders", post(create))
+        .route("/api/v1/orders/{order_id}", get(status))
+        .route("/api/v1/metrics", get(metrics))
+}
+
+/// Its clients know a taken identifier by a 400 and these words.
+pub const ERRORS: DialectErrors = DialectErrors {
+    conflict: StatusCode::BAD_REQUEST,
+    conflict_message: Some(|order_id| format!("Order with order_id {order_id} already exists.")),
+    ..DialectErrors::USUAL
+};
+
+const ORDER: Shape = Shape { order_id: OrderIdField::Required, items_field: "item_ids" };
+
+async fn create(body: JsonBody) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let order = orders::create(body.order(&ORDER)?).await?;
+    let order_id = order.content.order_id.as_str();
+    let message = format!("Order successfully processed. Please check status for order id: {order_id}");
+    Ok((StatusCode::ACCEPTED, Json(json!({ "status_code": 202, "message": message }))))
+}
+
+async fn status(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>, ApiError> {
+    let order = orders::find(order_id).await?;
+    Ok(Json(json!({ "order_id": order.content.order_id, "status": order.status })))
+}
+
+async fn metrics() -> Result<Json<Value>, ApiError> {
+    let metrics = orders::metrics().await?;
+    Ok(Json(json!({
+        "status_code": 200,
+        // The words are the documented ones.
+        "message": "Succesfully fetched metrics Ddta",
+        "data": {
+            "total_orders_processed": metrics.count(Status::Completed),
+            // A sum of seconds over the completed orders.
+            "total_processing_time": metrics.processing_ms as f64 / 1_000.0,
+            "status_counts": {
+                "Pending": metrics.count(Status::Pending),
+                "Processing": metrics.count(Status::Processing),
+                "Completed": metrics.count(Status::Completed),
+            }
+        }
+    })))
+}

@@ -1,0 +1,54 @@
+//! The dialect of the Go service on SQLite, under `/order`; its metrics are in [`super::plain_metrics`].
+
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use order_core::draft::{OrderIdField, Shape};
+use order_core::lifecycle::Status;
+use order_core::order::Id;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::extract::{JsonBody, OrderIdInPath};
+use crate::orders;
+use crate::problem::ApiError;
+
+pub fn routes() -> Router {
+    Router::new().route("/order", post(create)).route("/order/{order_id}", get(read))
+}
+
+const ORDER: Shape = Shape { order_id: OrderIdField::Required, items_field: "item_ids" };
+
+async fn create(body: JsonBody) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let order = orders::create(body.order(&ORDER)?).await?;
+    // Here, and only here, the identifier is a string whatever the client sent.
+    let order_id = order.content.order_id.as_str();
+    let message = "Order processing initiated successfully";
+    Ok((StatusCode::ACCEPTED, Json(json!({ "message": message, "order_id": order_id }))))
+}
+
+#[derive(Serialize)]
+struct OrderResource {
+    order_id: Id,
+    user_id: Id,
+    item_ids: Vec<Id>,
+    total_amount: Box<RawValue>,
+    status: Status,
+    created_time: String,
+    processed_time: Option<String>,
+}
+
+async fn read(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<OrderResource>, ApiError> {
+    let order = orders::find(order_id).await?;
+    let completed_at = order.finished_at.filter(|_| order.status == Status::Completed);
+    Ok(Json(OrderResource {
+        total_amount: order.content.total_amount.to_json_number(),
+        order_id: order.content.order_id,
+        user_id: order.content.user_id,
+        item_ids: order.content.item_ids,
+        status: order.status,
+        created_time: order.created_at.to_sql_datetime(),
+        processed_time: completed_at.map(|time| time.to_sql_datetime()),
+    }))
+}

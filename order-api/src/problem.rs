@@ -1,0 +1,215 @@
+//! Every error that a client can meet, and how it is told: `application/problem+json` (RFC 9457).
+//!
+//! All handlers return [`ApiError`]. Store errors become one here; the errors of a body are those of
+//! [`order_core::draft`]. What went wrong inside is logged and not told.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use order_core::draft::{FieldError, Rejection};
+use order_core::store::StoreError;
+use serde::Serialize;
+
+/// What can go wrong with a request.
+#[derive(Clone, Debug)]
+pub enum ApiError {
+    /// No route has this path.
+    UnknownPath(String),
+    /// The path's routes do not have this method; the router adds `Allow`.
+    MethodNotAllowed,
+    /// The body says that it is something else than JSON.
+    UnsupportedMediaType,
+    /// The body is longer than [`crate::extract::MAX_BODY_BYTES`].
+    BodyTooLarge,
+    /// The body broke off.
+    BodyUnreadable,
+    /// The body is not JSON; says where.
+    MalformedJson(String),
+    /// Fields of the body break their rules.
+    InvalidOrder(Vec<FieldError>),
+    /// A query parameter is missing or stands there twice.
+    InvalidQuery(String),
+    /// There is no order with this identifier.
+    OrderNotFound(String),
+    /// This identifier belongs to an order with other content.
+    OrderConflict(String),
+    /// The service cannot do it now.
+    Unavailable,
+    /// The service cannot do it at all.
+    Internal,
+}
+
+/// How long a client should wait after a 503, in seconds: a lock or a restart is over by then.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownPath(_) | Self::OrderNotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyUnreadable | Self::MalformedJson(_) | Self::InvalidQuery(_) => StatusCode::BAD_REQUEST,
+            Self::InvalidOrder(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::OrderConflict(_) => StatusCode::CONFLICT,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The problem type, which never changes once released, and its title.
+    fn kind(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::UnknownPath(_) => ("urn:problem-type:orders:unknown-path", "There is nothing at this path"),
+            Self::MethodNotAllowed => ("urn:problem-type:orders:method-not-allowed", "This path has no such method"),
+            Self::UnsupportedMediaType => {
+                ("urn:problem-type:orders:unsupported-media-type", "The body must be application/json")
+            }
+            Self::BodyTooLarge => ("urn:problem-type:orders:body-too-large", "The body is too large"),
+            Self::BodyUnreadable => ("urn:problem-type:orders:body-unreadable", "The body could not be read"),
+            Self::MalformedJson(_) => ("urn:problem-type:orders:malformed-json", "The body is not valid JSON"),
+            Self::InvalidOrder(_) => ("urn:problem-type:orders:invalid-order", "The order breaks a rule"),
+            Self::InvalidQuery(_) => ("urn:problem-type:orders:invalid-query", "The query breaks a rule"),
+            Self::OrderNotFound(_) => ("urn:problem-type:orders:order-not-found", "There is no such order"),
+            Self::OrderConflict(_) => ("urn:problem-type:orders:order-conflict", "Another order has this identifier"),
+            Self::Unavailable => ("urn:problem-type:orders:unavailable", "The service is busy"),
+            Self::Internal => ("urn:problem-type:orders:internal", "The service failed"),
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::UnknownPath(path) => format!("No route matches {path}"),
+            Self::MethodNotAllowed => "The header Allow lists the methods of this path".to_owned(),
+            Self::UnsupportedMediaType => "The header Content-Type must be application/json".to_owned(),
+            Self::BodyTooLarge => {
+                format!("A body may have {} bytes at most", crate::extract::MAX_BODY_BYTES)
+            }
+            Self::BodyUnreadable => "The body broke off before its end".to_owned(),
+            Self::MalformedJson(error) => format!("Not JSON: {error}"),
+            Self::InvalidOrder(errors) => {
+                let parts = errors.iter().map(|error| {
+                    format!("{} {}", error.pointer.trim_start_matches('#').trim_start_matches('/'), error.detail)
+                });
+                parts.collect::<Vec<_>>().join("; ").trim_start().to_owned()
+            }
+            Self::InvalidQuery(error) => error.clone(),
+            Self::OrderNotFound(id) => format!("No order has the identifier {id}"),
+            Self::OrderConflict(id) => format!("Order {id} was accepted before with other content"),
+            Self::Unavailable => "Nothing was changed; send the same request again in a moment".to_owned(),
+            Self::Internal => "The error was logged".to_owned(),
+        }
+    }
+
+    fn respond(self, style: Option<&DialectErrors>) -> Response {
+        #[derive(Serialize)]
+        struct Problem<'a> {
+            r#type: &'a str,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            errors: Option<&'a [FieldError]>,
+            #[serde(flatten)]
+            dialect: Option<DialectMembers<'a>>,
+        }
+        /// Extension members for the clients of the source systems, which read one or another of them.
+        #[derive(Serialize)]
+        struct DialectMembers<'a> {
+            error: &'a str,
+            message: &'a str,
+            status_code: u16,
+        }
+
+        let mut status = self.status();
+        let (r#type, title) = self.kind();
+        let mut detail = self.detail();
+        if let Some(style) = style {
+            match &self {
+                Self::InvalidOrder(_) | Self::MalformedJson(_) => status = style.invalid,
+                Self::OrderConflict(id) => {
+                    status = style.conflict;
+                    if let Some(message) = style.conflict_message {
+                        detail = message(id);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let status_code = status.as_u16();
+        let problem = Problem {
+            r#type,
+            title,
+            status: status_code,
+            detail: &detail,
+            errors: match &self {
+                Self::InvalidOrder(errors) => Some(errors),
+                _ => None,
+            },
+            dialect: style.map(|_| DialectMembers { error: &detail, message: &detail, status_code }),
+        };
+        let body = serde_json::to_vec(&problem).expect("a problem is JSON");
+        let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let mut response = (status, [content_type], body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<ApiError> for Response {
+    fn from(error: ApiError) -> Self {
+        error.respond(None)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.into()
+    }
+}
+
+impl From<Rejection> for ApiError {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Malformed(error) => Self::MalformedJson(error),
+            Rejection::Invalid(errors) => Self::InvalidOrder(errors),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        eprintln!("order-api: {error}");
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable,
+            StoreError::Broken(_) => Self::Internal,
+        }
+    }
+}
+
+/// How a dialect's clients were told about errors by the system that they were written for.
+#[derive(Clone, Copy)]
+pub struct DialectErrors {
+    /// The status of a body that is malformed or breaks a rule.
+    pub invalid: StatusCode,
+    /// The status of an order whose identifier belongs to another.
+    pub conflict: StatusCode,
+    /// The words for that, where clients may look for them.
+    pub conflict_message: Option<fn(&str) -> String>,
+}
+
+impl DialectErrors {
+    /// What most of them do.
+    pub const USUAL: Self =
+        Self { invalid: StatusCode::BAD_REQUEST, conflict: StatusCode::CONFLICT, conflict_message: None };
+
+    /// Tells an error of the routes below in the dialect's way; passes everything else on.
+    pub fn apply(&self, mut response: Response) -> Response {
+        match response.extensions_mut().remove::<ApiError>() {
+            Some(error) => error.respond(Some(self)),
+            None => response,
+        }
+    }
+}

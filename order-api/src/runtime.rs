@@ -1,0 +1,104 @@
+//! The component's seams over the host's interfaces.
+
+use std::time::SystemTime;
+
+use order_core::intake;
+use order_core::order::{Id, Timestamp};
+use order_core::queue::{KeyValue, QueueError};
+use order_core::sqlite::{Connection, Row, Value};
+use order_core::store::StoreError;
+use spin_sdk::key_value::{self, Store};
+use spin_sdk::sqlite;
+use spin_sdk::wasip3::random::random::get_random_u64;
+
+/// The host's wall clock.
+pub fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(since_epoch.as_millis() as i64)
+}
+
+/// 128 random bits.
+pub fn random() -> u128 {
+    u128::from(get_random_u64()) << 64 | u128::from(get_random_u64())
+}
+
+/// An identifier for an order whose client gave none.
+pub fn new_order_id() -> Id {
+    intake::new_order_id(now(), random())
+}
+
+/// A connection to the database labelled `default`.
+pub struct SqliteConnection(sqlite::Connection);
+
+impl SqliteConnection {
+    pub async fn open() -> Result<Self, StoreError> {
+        sqlite::Connection::open_default().await.map(Self).map_err(store_error)
+    }
+}
+
+impl Connection for SqliteConnection {
+    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        let parameters = parameters.into_iter().map(|value| match value {
+            Value::Null => sqlite::Value::Null,
+            Value::Integer(integer) => sqlite::Value::Integer(integer),
+            Value::Text(text) => sqlite::Value::Text(text),
+        });
+        let result = self.0.execute(sql, parameters).await.map_err(store_error)?;
+        // Only the end of the stream tells whether the statement worked.
+        let rows = result.collect().await.map_err(store_error)?;
+        let value = |value| match value {
+            sqlite::Value::Null => Ok(Value::Null),
+            sqlite::Value::Integer(integer) => Ok(Value::Integer(integer)),
+            sqlite::Value::Text(text) => Ok(Value::Text(text)),
+            sqlite::Value::Real(_) | sqlite::Value::Blob(_) => {
+                Err(StoreError::Broken("a column has a type that the schema does not use".to_owned()))
+            }
+        };
+        rows.into_iter().map(|row| row.values.into_iter().map(value).collect()).collect()
+    }
+}
+
+fn store_error(error: sqlite::Error) -> StoreError {
+    match error {
+        sqlite::Error::NoSuchDatabase => StoreError::Broken("the host has no database \"default\"".to_owned()),
+        sqlite::Error::AccessDenied => {
+            StoreError::Broken("spin.toml does not grant the database \"default\"".to_owned())
+        }
+        sqlite::Error::InvalidConnection => StoreError::Unavailable("the connection was closed".to_owned()),
+        sqlite::Error::DatabaseFull => StoreError::Unavailable("the database is full".to_owned()),
+        sqlite::Error::Io(message) => StoreError::from_sqlite_message(message),
+    }
+}
+
+/// The key-value store labelled `default`, opened for each operation: opening is no I/O.
+pub struct StoreKeyValue;
+
+impl KeyValue for StoreKeyValue {
+    async fn set(&self, key: &str, value: Vec<u8>) -> Result<(), QueueError> {
+        open().await?.set(key, value).await.map_err(queue_error)
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, QueueError> {
+        open().await?.get(key).await.map_err(queue_error)
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<(), QueueError> {
+        let store = open().await?;
+        for key in keys {
+            store.delete(key).await.map_err(queue_error)?;
+        }
+        Ok(())
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, QueueError> {
+        open().await?.get_keys().await.collect().await.map_err(queue_error)
+    }
+}
+
+async fn open() -> Result<Store, QueueError> {
+    Store::open_default().await.map_err(queue_error)
+}
+
+fn queue_error(error: key_value::Error) -> QueueError {
+    QueueError(error.to_string())
+}

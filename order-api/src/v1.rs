@@ -1,0 +1,126 @@
+//! The canonical API.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use order_core::draft::{OrderIdField, Shape};
+use order_core::lifecycle::Status;
+use order_core::order::{Amount, Currency, Id, Order, Timestamp};
+use order_core::store::Metrics;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+
+use crate::extract::{JsonBody, OrderIdInPath};
+use crate::orders;
+use crate::problem::ApiError;
+
+/// The routes under `/v1`.
+pub fn routes() -> Router {
+    Router::new()
+        .route("/v1/orders", post(create))
+        .route("/v1/orders/{order_id}", get(read))
+        .route("/v1/metrics", get(metrics))
+}
+
+const ORDER: Shape = Shape { order_id: OrderIdField::Optional, items_field: "item_ids" };
+
+async fn create(body: JsonBody) -> Result<impl IntoResponse, ApiError> {
+    let order = orders::create(body.order(&ORDER)?).await?;
+    Ok((
+        StatusCode::ACCEPTED,
+        [(header::LOCATION, location(&order.content.order_id))],
+        Json(OrderResource::from(order)),
+    ))
+}
+
+async fn read(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<OrderResource>, ApiError> {
+    Ok(Json(orders::find(order_id).await?.into()))
+}
+
+async fn metrics() -> Result<Json<MetricsResource>, ApiError> {
+    Ok(Json(orders::metrics().await?.into()))
+}
+
+/// The path of an order, with the characters encoded that a path segment cannot hold (RFC 3986, section 3.3).
+fn location(order_id: &Id) -> HeaderValue {
+    const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let path = format!("/v1/orders/{}", utf8_percent_encode(order_id.as_str(), NOT_UNRESERVED));
+    HeaderValue::try_from(path).expect("percent-encoded text is ASCII")
+}
+
+/// An order as `/v1` shows it.
+#[derive(Serialize)]
+struct OrderResource {
+    order_id: Id,
+    user_id: Id,
+    item_ids: Vec<Id>,
+    /// A decimal string with two decimals.
+    total_amount: Amount,
+    currency: Currency,
+    status: Status,
+    attempts: u32,
+    created_at: Timestamp,
+    /// When the last attempt started.
+    started_at: Option<Timestamp>,
+    completed_at: Option<Timestamp>,
+    /// Why the last attempt failed.
+    failure: Option<String>,
+}
+
+impl From<Order> for OrderResource {
+    fn from(order: Order) -> Self {
+        Self {
+            order_id: order.content.order_id,
+            user_id: order.content.user_id,
+            item_ids: order.content.item_ids,
+            total_amount: order.content.total_amount,
+            currency: order.content.currency,
+            status: order.status,
+            attempts: order.attempts,
+            created_at: order.created_at,
+            started_at: order.started_at,
+            completed_at: order.finished_at.filter(|_| order.status == Status::Completed),
+            failure: order.failure,
+        }
+    }
+}
+
+/// The metrics as `/v1` shows them. Averages are in seconds, over completed orders, 0 while there are none.
+#[derive(Serialize)]
+struct MetricsResource {
+    total_orders: u64,
+    orders_by_status: StatusCounts,
+    /// From the start of the last attempt to completion.
+    average_processing_seconds: f64,
+    /// From intake to completion.
+    average_completion_seconds: f64,
+}
+
+/// How many orders stand where.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StatusCounts {
+    pending: u64,
+    processing: u64,
+    completed: u64,
+    failed: u64,
+    cancelled: u64,
+}
+
+impl From<Metrics> for MetricsResource {
+    fn from(metrics: Metrics) -> Self {
+        Self {
+            total_orders: metrics.total,
+            orders_by_status: StatusCounts {
+                pending: metrics.count(Status::Pending),
+                processing: metrics.count(Status::Processing),
+                completed: metrics.count(Status::Completed),
+                failed: metrics.count(Status::Failed),
+                cancelled: metrics.count(Status::Cancelled),
+            },
+            average_processing_seconds: metrics.average_processing_seconds(),
+            average_completion_seconds: metrics.average_completion_seconds(),
+        }
+    }
+}
