@@ -1,0 +1,252 @@
+//! The HTTP trigger: hyper in front, wasmtime's `ProxyHandler` behind, which hands requests to instances and
+//! uses each for many of them, as Spin does.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use wasmtime::{Store, StoreContextMut};
+use wasmtime_wasi_http::handler::{
+    HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+};
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView};
+
+use crate::instance::InstanceState;
+use crate::{Loaded, Reuse};
+
+/// How long an idle client may take to send the head of its next request; it frees what dead clients hold.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests in flight have to end when the host stops.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How long a request may take. An instance that does not answer for so long is dropped.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A route and the component behind it.
+struct Route {
+    path: String,
+    and_below: bool,
+    handler: ProxyHandler<ComponentInstances>,
+}
+
+impl Route {
+    fn matches(&self, path: &str) -> bool {
+        match path.strip_prefix(self.path.as_str()) {
+            Some("") => true,
+            Some(rest) => self.and_below && rest.starts_with('/'),
+            None => false,
+        }
+    }
+}
+
+/// Serves the manifest's HTTP triggers.
+pub(crate) struct HttpServer {
+    /// The longest first: it is the most specific.
+    routes: Vec<Route>,
+    in_flight: Semaphore,
+}
+
+impl HttpServer {
+    /// `routes` are those of the manifest, each with its component.
+    pub fn new(routes: Vec<(String, Arc<Loaded>)>, reuse: Reuse) -> Result<Self> {
+        let mut built = Vec::new();
+        for (route, component) in routes {
+            let (path, and_below) = match route.strip_suffix("/...") {
+                Some(path) => (path.to_owned(), true),
+                None => (route, false),
+            };
+            let service = ServicePre::new(component.pre.clone()).map_err(anyhow::Error::from)?;
+            let handler = ProxyHandler::new(ComponentInstances { component, service, reuse });
+            built.push(Route { path, and_below, handler });
+        }
+        built.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
+        let in_flight = Semaphore::new(reuse.max_instances * reuse.max_instance_concurrent_reuse_count);
+        Ok(Self { routes: built, in_flight })
+    }
+
+    /// Accepts connections until `stop` says so, then lets the requests in flight end.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        let graceful = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((stream, _)) => self.clone().serve_connection(stream, &graceful),
+                Err(error) => {
+                    // No more files, usually: the connections that end will free some.
+                    tracing::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(listener);
+        if tokio::time::timeout(SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some requests did not end within {SHUTDOWN_GRACE:?}");
+        }
+    }
+
+    fn serve_connection(self: Arc<Self>, stream: TcpStream, graceful: &GracefulShutdown) {
+        // Without it a small answer on a kept connection waits for the client's delayed acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let Ok(local) = stream.local_addr() else { return };
+        let service = service_fn(move |request| {
+            let server = self.clone();
+            async move { Ok::<_, Infallible>(server.answer(request, local).await) }
+        });
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).pipeline_flush(true);
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection ended: {error}");
+            }
+        });
+    }
+
+    async fn answer(&self, request: Request<Incoming>, local: SocketAddr) -> Response<WasiBody> {
+        // Spin answers this one itself, for those who watch it.
+        if request.uri().path() == "/.well-known/spin/health" {
+            return plain(StatusCode::OK, "OK");
+        }
+        let Some(route) = self.routes.iter().find(|route| route.matches(request.uri().path())) else {
+            return plain(StatusCode::NOT_FOUND, "");
+        };
+        let request = match with_authority(request, local) {
+            Ok(request) => request.map(|body| body.map_err(HttpError::Hyper).boxed_unsync()),
+            Err(error) => return plain(StatusCode::BAD_REQUEST, error),
+        };
+        let _permit = self.in_flight.acquire().await.expect("the semaphore is never closed");
+        match route.handler.handle((), request).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::error!("{}: {error:?}", route.handler.state().component.name);
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "")
+            }
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<WasiBody> {
+    let body = Full::new(bytes::Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+/// Completes the URI with scheme and authority, which components see.
+fn with_authority<B>(mut request: Request<B>, local: SocketAddr) -> Result<Request<B>, &'static str> {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    if parts.authority.is_none() {
+        let authority = match request.headers().get(http::header::HOST) {
+            Some(host) => Authority::try_from(host.as_bytes()).map_err(|_| "the header Host is not a host")?,
+            None => Authority::try_from(local.to_string()).map_err(|_| "there is no header Host")?,
+        };
+        parts.authority = Some(authority);
+    }
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    }
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| "the request's target is not a path")?;
+    Ok(request)
+}
+
+/// Makes the instances of a component, and says how long each is used.
+struct ComponentInstances {
+    component: Arc<Loaded>,
+    service: ServicePre<InstanceState>,
+    reuse: Reuse,
+}
+
+impl HandlerState for ComponentInstances {
+    type StoreData = InstanceState;
+    type WorkerExpiration = Expiration;
+    type WorkerState = ReuseLimits;
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, ReuseLimits>> {
+        let mut store = self.component.new_store();
+        let proxy = Proxy::P3(self.service.instantiate_async(&mut store).await?);
+        Ok(Instance {
+            store,
+            proxy,
+            view: InstanceState::http,
+            expiration: Expiration {
+                idle: self.reuse.idle_instance_timeout,
+                sleep: Box::pin(tokio::time::sleep(Duration::MAX)),
+            },
+            state: ReuseLimits { component: self.component.clone(), reuse: self.reuse },
+        })
+    }
+}
+
+struct ReuseLimits {
+    component: Arc<Loaded>,
+    reuse: Reuse,
+}
+
+impl WorkerState for ReuseLimits {
+    type StoreData = InstanceState;
+    type RequestData = ();
+
+    fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
+        if total >= self.reuse.max_instance_reuse_count {
+            ShouldAccept::Never
+        } else if concurrent >= self.reuse.max_instance_concurrent_reuse_count {
+            ShouldAccept::No
+        } else {
+            ShouldAccept::Yes
+        }
+    }
+
+    fn on_request_start(
+        &self,
+        _: StoreContextMut<'_, InstanceState>,
+        (): (),
+        _: wasmtime::component::GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
+        Box::pin(tokio::time::sleep(REQUEST_TIMEOUT))
+    }
+
+    fn drop(&self, store: Store<InstanceState>, result: Result<(), wasmtime::Error>) {
+        if let Err(error) = result {
+            tracing::error!("an instance of {} failed: {error:?}", self.component.name);
+        }
+        drop(store);
+    }
+}
+
+/// Ends an instance that has been idle, or whose latest request does not come to an end.
+struct Expiration {
+    idle: Duration,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl WorkerExpiration for Expiration {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
+        let timeout = match status {
+            WorkerStatus::Idle => self.idle,
+            WorkerStatus::Requests | WorkerStatus::PostReturn => REQUEST_TIMEOUT,
+        };
+        let deadline = tokio::time::Instant::from_std(start + timeout);
+        if self.sleep.deadline() != deadline {
+            self.sleep.as_mut().reset(deadline);
+        }
+        self.sleep.as_mut().poll(context)
+    }
+}

@@ -1,0 +1,168 @@
+//! `cargo up`: builds the components and runs the application.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use host::{App, KeyValueLocation, Manifest, Options, Reuse};
+
+/// Runs a Spin application on an embedded host.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Builds the components by the commands in the manifest and runs the application.
+    Up(Up),
+    /// Builds the components by the commands in the manifest.
+    Build {
+        /// The manifest.
+        #[arg(short = 'f', long, default_value = "spin.toml", value_name = "FILE")]
+        from: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Up {
+    /// The manifest.
+    #[arg(short = 'f', long, default_value = "spin.toml", value_name = "FILE")]
+    from: PathBuf,
+    /// Where to serve HTTP.
+    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Where the data lie [default: .spin beside the manifest].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Keep the key-value store in the file that Spin uses, instead of in memory.
+    #[arg(long)]
+    key_value_file: bool,
+    /// Set an application variable, before the environment's SPIN_VARIABLE_<NAME>.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    variable: Vec<(String, String)>,
+    /// Run what was built before.
+    #[arg(long)]
+    skip_build: bool,
+    /// How many requests an instance gets in all.
+    #[arg(long, default_value_t = Reuse::default().max_instance_reuse_count, value_name = "N")]
+    max_instance_reuse_count: usize,
+    /// How many requests an instance gets at once.
+    #[arg(long, default_value_t = Reuse::default().max_instance_concurrent_reuse_count, value_name = "N")]
+    max_instance_concurrent_reuse_count: usize,
+    /// How long an instance without requests is kept, in milliseconds.
+    #[arg(long, default_value_t = Reuse::default().idle_instance_timeout.as_millis() as u64, value_name = "MS")]
+    idle_instance_timeout: u64,
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("it must be of the form NAME=VALUE".to_owned()),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match Cli::parse().command {
+        Action::Up(up) => run(up).await,
+        Action::Build { from } => build(&from),
+    }
+}
+
+async fn run(up: Up) -> Result<()> {
+    if !up.skip_build {
+        build(&up.from)?;
+    }
+    let beside = up.from.parent().unwrap_or(Path::new("")).join(".spin");
+    let mut options = Options::new(up.state_dir.unwrap_or(beside));
+    options.variables = up.variable.into_iter().collect();
+    options.reuse.max_instance_reuse_count = up.max_instance_reuse_count.max(1);
+    options.reuse.max_instance_concurrent_reuse_count = up.max_instance_concurrent_reuse_count.max(1);
+    options.reuse.idle_instance_timeout = Duration::from_millis(up.idle_instance_timeout);
+    if up.key_value_file {
+        options.key_value = KeyValueLocation::File;
+    }
+    let database = options.database();
+    let queue = if up.key_value_file { "in a file beside it" } else { "in memory; orders are found again without it" };
+    let app = App::load(&up.from, options)?;
+    let mut running = app.start(up.listen).await?;
+
+    let base = format!("http://{}", running.address());
+    println!("{}: {}", app.manifest().application.name, app.manifest().application.description);
+    println!();
+    println!("  serving    {base}");
+    println!("  database   {}", std::path::absolute(&database).unwrap_or(database).display());
+    println!("  queue      {queue}");
+    println!("  stop with  Ctrl+C");
+    println!();
+    println!("A first order, and what becomes of it:");
+    println!();
+    println!("  curl -i {base}/v1/orders -H 'Content-Type: application/json' \\");
+    println!(
+        "    -d '{{\"order_id\": \"first\", \"user_id\": \"me\", \"item_ids\": [\"book\"], \"total_amount\": \"12.50\"}}'"
+    );
+    println!("  curl {base}/v1/orders/first");
+    println!("  curl {base}/v1/metrics");
+    println!();
+
+    let failure = tokio::select! {
+        failure = running.failed() => Some(failure),
+        () = asked_to_stop() => None,
+    };
+    match failure {
+        Some(failure) => failure,
+        None => {
+            println!("stopping: requests in flight come to their end");
+            running.stop().await
+        }
+    }
+}
+
+/// Waits for SIGINT or, where there is one, SIGTERM.
+async fn asked_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+/// Runs the manifest's build commands, once the compiler has their target.
+fn build(manifest_path: &Path) -> Result<()> {
+    let manifest = Manifest::load(manifest_path)?;
+    let base = manifest_path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let ensure_target = base.join("scripts/wasm-target.sh");
+    if ensure_target.exists() {
+        let status = Command::new("sh").arg(&ensure_target).status().context("cannot run sh")?;
+        ensure!(status.success(), "the target wasm32-wasip2 is missing");
+    }
+    for (name, component) in &manifest.components {
+        let Some(build) = &component.build else { continue };
+        let folder = base.join(build.workdir.as_deref().unwrap_or(Path::new("")));
+        for command in build.command.iter() {
+            println!("building {name}: {command}");
+            let status = Command::new("sh")
+                .args(["-c", command])
+                .current_dir(&folder)
+                .status()
+                .with_context(|| format!("cannot run {command:?}"))?;
+            ensure!(status.success(), "component {name:?} was not built: {command:?} failed");
+        }
+    }
+    Ok(())
+}

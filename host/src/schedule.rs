@@ -1,0 +1,132 @@
+//! The cron and timer triggers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
+use croner::Cron;
+use croner::parser::{CronParser, Seconds};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::bindings::cron::CronPre;
+use crate::bindings::cron::spin::cron::cron_types::{Error as CronError, Metadata};
+use crate::bindings::timer::TimerPre;
+use crate::clock::Clock;
+use crate::instance::InstanceState;
+use crate::{Loaded, until_stopped};
+
+/// Calls a component whenever its schedule says so. Calls may overlap, what a call answers is logged and
+/// otherwise dropped, and what was missed is not made up for.
+pub(crate) struct CronSchedule {
+    cron: Cron,
+    component: Arc<Loaded>,
+    door: CronPre<InstanceState>,
+    clock: Clock,
+}
+
+impl CronSchedule {
+    pub fn new(expression: &str, component: Arc<Loaded>, clock: Clock) -> Result<Self> {
+        let cron = CronParser::builder()
+            .seconds(Seconds::Required)
+            .build()
+            .parse(expression)
+            .with_context(|| format!("the cron expression {expression:?} is not one of six fields"))?;
+        let door = CronPre::new(component.pre.clone())
+            .map_err(anyhow::Error::from)
+            .with_context(|| format!("component {:?} has no door for the cron trigger", component.name))?;
+        Ok(Self { cron, component, door, clock })
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        let wall = self.clock.wall();
+        DateTime::from_timestamp(wall.as_secs() as i64, wall.subsec_nanos()).unwrap_or_default()
+    }
+
+    /// Runs until `stop` says so; calls under way then have until the host ends.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let this = Arc::new(self);
+        let mut calls = JoinSet::new();
+        loop {
+            let now = this.now();
+            let Ok(next) = this.cron.find_next_occurrence(&now, false) else {
+                tracing::warn!("the schedule of {} has no further time", this.component.name);
+                return;
+            };
+            let wait = (next - now).to_std().unwrap_or_default();
+            if until_stopped(&mut stop, tokio::time::sleep(wait)).await.is_none() {
+                break;
+            }
+            // What has ended is let go of.
+            while calls.try_join_next().is_some() {}
+            let called = this.clone();
+            calls.spawn(async move { called.call(next.timestamp()).await });
+        }
+        while calls.join_next().await.is_some() {}
+    }
+
+    async fn call(&self, timestamp: i64) {
+        let outcome: wasmtime::Result<Result<(), CronError>> = async {
+            let mut store = self.component.new_store();
+            let instance = self.door.instantiate_async(&mut store).await?;
+            let metadata = Metadata { timestamp: timestamp.unsigned_abs() };
+            store.run_concurrent(async |accessor| instance.call_handle_cron_event(accessor, metadata).await).await?
+        }
+        .await;
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(CronError::Other(error))) => tracing::error!("{}: {error}", self.component.name),
+            Err(error) => tracing::error!("{} failed: {error:?}", self.component.name),
+        }
+    }
+}
+
+/// Calls a component again and again, with a pause after each call. As on Spin, a trap ends the trigger, and
+/// the application with it.
+pub(crate) struct TimerSchedule {
+    interval: Duration,
+    component: Arc<Loaded>,
+    door: TimerPre<InstanceState>,
+}
+
+impl TimerSchedule {
+    pub fn new(interval: Duration, component: Arc<Loaded>) -> Result<Self> {
+        let door = TimerPre::new(component.pre.clone())
+            .map_err(anyhow::Error::from)
+            .with_context(|| format!("component {:?} has no door for the timer trigger", component.name))?;
+        Ok(Self { interval, component, door })
+    }
+
+    /// Runs until `stop` says so.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        while until_stopped(&mut stop, tokio::time::sleep(self.interval)).await.is_some() {
+            let mut store = self.component.new_store();
+            let call = async {
+                let instance = self.door.instantiate_async(&mut store).await?;
+                instance.call_handle_timer_request(&mut store).await
+            };
+            call.await.map_err(anyhow::Error::from).with_context(|| format!("{} failed", self.component.name))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use super::*;
+
+    #[test]
+    fn expressions_have_six_fields_as_those_of_the_plugin() {
+        let parse = |expression: &str| CronParser::builder().seconds(Seconds::Required).build().parse(expression);
+        assert!(parse("* * * * * *").is_ok());
+        assert!(parse("*/5 0 12 * * MON-FRI").is_ok());
+        assert!(parse("* * * * *").is_err());
+        let cron = parse("*/2 * * * * *").unwrap();
+        let from = DateTime::<Utc>::from_str("2026-11-20T06:00:00.500Z").unwrap();
+        let next = cron.find_next_occurrence(&from, false).unwrap();
+        assert_eq!(next.to_rfc3339(), "2026-11-20T06:00:02+00:00");
+    }
+}
