@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Timelike, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 use tokio::sync::watch;
@@ -50,7 +50,7 @@ impl CronSchedule {
         let mut calls = JoinSet::new();
         loop {
             let now = this.now();
-            let Ok(next) = this.cron.find_next_occurrence(&now, false) else {
+            let Some(next) = next_after(&this.cron, now) else {
                 tracing::warn!("the schedule of {} has no further time", this.component.name);
                 return;
             };
@@ -80,6 +80,11 @@ impl CronSchedule {
             Err(error) => tracing::error!("{} failed: {error:?}", self.component.name),
         }
     }
+}
+
+/// The first time of the schedule after `now`; they are whole seconds.
+fn next_after(cron: &Cron, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    cron.find_next_occurrence(&now.with_nanosecond(0)?, false).ok()
 }
 
 /// Calls a component again and again, with a pause after each call. As on Spin, a trap ends the trigger, and
@@ -126,7 +131,7 @@ mod tests {
         assert!(parse("* * * * *").is_err());
         let cron = parse("*/2 * * * * *").unwrap();
         let from = DateTime::<Utc>::from_str("2026-11-20T06:00:00.500Z").unwrap();
-        let next = cron.find_next_occurrence(&from, false).unwrap();
+        let next = next_after(&cron, from).unwrap();
         assert_eq!(next.to_rfc3339(), "2026-11-20T06:00:02+00:00");
     }
 }

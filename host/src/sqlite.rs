@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, FutureReader, Resource, StreamReader};
@@ -48,7 +49,20 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn query(connection: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
-    let mut statement = connection.prepare_cached(sql)?;
+    match connection.prepare_cached(sql) {
+        Ok(mut statement) => rows(&mut statement, parameters),
+        Err(rusqlite::Error::MultipleStatement) => {
+            tracing::warn!("only the first statement runs, as on Spin: {sql}");
+            match rusqlite::Batch::new(connection, sql).next()? {
+                Some(mut first) => rows(&mut first, parameters),
+                None => Ok(QueryResult { columns: Vec::new(), rows: Vec::new() }),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn rows(statement: &mut rusqlite::Statement<'_>, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
     let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
     let mut rows = statement.query(rusqlite::params_from_iter(parameters))?;
     let mut result = Vec::new();
@@ -56,8 +70,6 @@ fn query(connection: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> 
         let values = (0..columns.len()).map(|column| row.get_ref(column).map(value)).collect::<Result<_, _>>()?;
         result.push(RowResult { values });
     }
-    drop(rows);
-    drop(statement);
     Ok(QueryResult { columns, rows: result })
 }
 

@@ -7,6 +7,7 @@
 
 mod dialects;
 mod extract;
+mod group_commit;
 mod orders;
 mod problem;
 mod runtime;

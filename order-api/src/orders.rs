@@ -6,15 +6,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use order_core::intake;
 use order_core::order::{NewOrder, Order};
-use order_core::queue::KeyValueQueue;
-use order_core::sqlite::{SqliteStore, migrate};
+use order_core::sqlite::SqliteStore;
 use order_core::store::{Acceptance, Metrics, OrderStore, StoreError};
 use send_wrapper::SendWrapper;
 
+use crate::group_commit;
 use crate::problem::ApiError;
-use crate::runtime::{self, SqliteConnection, StoreKeyValue};
+use crate::runtime::SqliteConnection;
 
 /// Takes an order in. When this returns, the order is durable; the same order sent again is the same order.
 ///
@@ -22,17 +21,10 @@ use crate::runtime::{self, SqliteConnection, StoreKeyValue};
 /// [`ApiError::OrderConflict`] when the identifier belongs to an order with other content.
 pub async fn create(order: NewOrder) -> Result<Order, ApiError> {
     SendWrapper::new(async move {
-        let store = store().await?;
-        let now = runtime::now();
-        let acceptance = intake::accept(&*store, std::slice::from_ref(&order), now).await?.pop();
-        match acceptance {
-            Some(Acceptance::Created(created)) => {
-                announce_after_response(created.clone());
-                Ok(created)
-            }
-            Some(Acceptance::Existing(existing)) => Ok(existing),
-            Some(Acceptance::Conflict) => Err(ApiError::OrderConflict(order.order_id.as_str().to_owned())),
-            None => Err(ApiError::Internal),
+        let order_id = order.order_id.as_str().to_owned();
+        match group_commit::accept(order).await? {
+            Acceptance::Created(order) | Acceptance::Existing(order) => Ok(order),
+            Acceptance::Conflict => Err(ApiError::OrderConflict(order_id)),
         }
     })
     .await
@@ -58,7 +50,7 @@ pub async fn metrics() -> Result<Metrics, ApiError> {
 type Store = SqliteStore<SqliteConnection>;
 
 /// The instance's store: the connection is opened, and the schema looked at, once.
-async fn store() -> Result<Rc<Store>, StoreError> {
+pub async fn store() -> Result<Rc<Store>, StoreError> {
     thread_local! {
         static STORE: RefCell<Option<Rc<Store>>> = const { RefCell::new(None) };
     }
@@ -66,22 +58,7 @@ async fn store() -> Result<Rc<Store>, StoreError> {
         return Ok(store);
     }
     // Requests that come together each open one, and one of them stays.
-    let connection = SqliteConnection::open().await?;
-    migrate(&connection).await?;
-    let store = Rc::new(SqliteStore::new(connection).await?);
+    let store = Rc::new(SqliteStore::open(SqliteConnection::open().await?).await?);
     STORE.set(Some(store.clone()));
     Ok(store)
-}
-
-/// Wakes the worker once the client has its answer: the order is durable already, and one whose message is
-/// lost is found by the worker.
-fn announce_after_response(created: Order) {
-    wit_bindgen::spawn(async move {
-        let queue = KeyValueQueue(StoreKeyValue);
-        let outcome =
-            intake::announce(&queue, &[Acceptance::Created(created)], runtime::now(), runtime::random()).await;
-        if let Err(error) = outcome {
-            eprintln!("order-api: {error}; the worker will find the order by itself");
-        }
-    });
 }

@@ -183,7 +183,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         eprintln!("order-api: {error}");
         match error {
-            StoreError::Unavailable(_) => Self::Unavailable,
+            StoreError::Busy | StoreError::Unavailable(_) => Self::Unavailable,
             StoreError::Broken(_) => Self::Internal,
         }
     }

@@ -12,7 +12,7 @@ use crate::store::{Acceptance, Claim, Metrics, OrderStore, StoreError, Verdict};
 
 mod migrate;
 
-pub use migrate::{SCHEMA_VERSION, migrate};
+pub use migrate::SCHEMA_VERSION;
 
 /// A value that goes into or comes out of a statement. The schema needs no others.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,12 +49,14 @@ pub trait Connection {
 impl StoreError {
     /// What SQLite's message says about the error's nature; hosts pass on the message only.
     pub fn from_sqlite_message(message: impl Into<String>) -> Self {
-        /// The messages of SQLITE_BUSY, SQLITE_LOCKED, SQLITE_FULL, SQLITE_READONLY, SQLITE_IOERR and
-        /// SQLITE_CANTOPEN (sqlite3_errstr), which an operator can mend while the service runs.
-        const UNAVAILABLE: [&str; 6] =
-            ["is locked", "is full", "readonly database", "disk I/O error", "unable to open", "too many"];
+        /// The messages of SQLITE_FULL, SQLITE_READONLY, SQLITE_IOERR and SQLITE_CANTOPEN (sqlite3_errstr), and
+        /// Spin's for too many connections: what an operator can mend while the service runs.
+        const UNAVAILABLE: [&str; 5] = ["is full", "readonly database", "disk I/O error", "unable to open", "too many"];
         let message = message.into();
-        if UNAVAILABLE.iter().any(|part| message.contains(part)) {
+        // SQLITE_BUSY and SQLITE_LOCKED.
+        if message.contains("is locked") {
+            Self::Busy
+        } else if UNAVAILABLE.iter().any(|part| message.contains(part)) {
             Self::Unavailable(message)
         } else {
             Self::Broken(message)
@@ -66,26 +68,46 @@ impl StoreError {
     }
 }
 
-/// An [`OrderStore`] on one connection to a migrated database.
+/// An [`OrderStore`] on one connection.
 pub struct SqliteStore<C> {
     connection: C,
 }
 
+/// How often a statement is tried again that found the database locked. SQLite itself waits 5 s each time (Spin's
+/// and rusqlite's busy timeout), but does not queue: in a crowd of writers one may be unlucky for longer.
+const BUSY_RETRIES: usize = 3;
+
 impl<C: Connection> SqliteStore<C> {
-    /// Takes a connection to a database that [`migrate`] has brought to [`SCHEMA_VERSION`], and makes its
-    /// commits durable before they return, whatever the host's default is.
-    pub async fn new(connection: C) -> Result<Self, StoreError> {
-        // In WAL mode readers and the writer do not block each other, and a commit costs one sync. The mode
-        // is kept in the file, so this changes something once. The change cannot wait for other connections:
-        // where one is in the way, or a libSQL server has its own way of logging, the next connection asks again.
+    /// Takes a new connection that is this call's alone, and brings its database to [`SCHEMA_VERSION`].
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] when the database has a later version than this build knows.
+    pub async fn open(connection: C) -> Result<Self, StoreError> {
+        // In WAL mode readers and the writer do not block each other, and a commit costs one sync. The mode is
+        // kept in the file, so this changes something once. Where a libSQL server has its own way of logging
+        // it may refuse.
         let _ = connection.execute("PRAGMA journal_mode = WAL", vec![]).await;
+        // A commit is durable before it returns, whatever the host's default is.
         connection.execute("PRAGMA synchronous = FULL", vec![]).await?;
+        migrate::migrate(&connection).await?;
         Ok(Self { connection })
+    }
+
+    /// Runs one of the statements below. All of them are safe to try again: one that finds the database
+    /// locked has changed nothing.
+    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        for _ in 0..BUSY_RETRIES {
+            match self.connection.execute(sql, parameters.clone()).await {
+                Err(StoreError::Busy) => {}
+                outcome => return outcome,
+            }
+        }
+        self.connection.execute(sql, parameters).await
     }
 
     /// The orders with these identifiers, in no order.
     async fn find_many(&self, order_ids: &[&str]) -> Result<Vec<Order>, StoreError> {
-        let rows = self.connection.execute(SELECT_ORDERS, vec![Value::Text(json!(order_ids).to_string())]).await?;
+        let rows = self.execute(SELECT_ORDERS, vec![Value::Text(json!(order_ids).to_string())]).await?;
         rows.into_iter().map(order_from_row).collect()
     }
 }
@@ -169,7 +191,7 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
             .collect();
         let parameters = vec![Value::Text(json!(rows).to_string()), now.into(), due_at.into()];
         let mut created: Vec<String> = Vec::with_capacity(orders.len());
-        for row in self.connection.execute(INSERT_ORDERS, parameters).await? {
+        for row in self.execute(INSERT_ORDERS, parameters).await? {
             match row.into_iter().next() {
                 Some(Value::Text(order_id)) => created.push(order_id),
                 _ => return Err(StoreError::unexpected_row()),
@@ -222,7 +244,7 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
     }
 
     async fn metrics(&self) -> Result<Metrics, StoreError> {
-        let rows = self.connection.execute(SELECT_COUNTERS, vec![]).await?;
+        let rows = self.execute(SELECT_COUNTERS, vec![]).await?;
         let row = rows.into_iter().next().ok_or_else(StoreError::unexpected_row)?;
         let mut columns = Columns::of(row);
         Ok(Metrics {
@@ -240,12 +262,12 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
         lease_until: Timestamp,
     ) -> Result<Vec<Claim>, StoreError> {
         let parameters = vec![Value::Text(json!(order_ids).to_string()), now.into(), lease_until.into()];
-        claims_from_rows(self.connection.execute(CLAIM, parameters).await?)
+        claims_from_rows(self.execute(CLAIM, parameters).await?)
     }
 
     async fn claim_due(&self, now: Timestamp, lease_until: Timestamp, limit: u32) -> Result<Vec<Claim>, StoreError> {
         let parameters = vec![now.into(), lease_until.into(), Value::Integer(i64::from(limit))];
-        claims_from_rows(self.connection.execute(CLAIM_DUE, parameters).await?)
+        claims_from_rows(self.execute(CLAIM_DUE, parameters).await?)
     }
 
     async fn settle(&self, verdicts: &[(&Claim, Verdict)], now: Timestamp) -> Result<usize, StoreError> {
@@ -263,7 +285,7 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
             })
             .collect();
         let parameters = vec![Value::Text(json!(rows).to_string()), now.into()];
-        Ok(self.connection.execute(SETTLE, parameters).await?.len())
+        Ok(self.execute(SETTLE, parameters).await?.len())
     }
 }
 
@@ -375,8 +397,7 @@ mod tests {
     fn passes_the_store_suite() {
         pollster::block_on(crate::store_suite::run(async || {
             let connection = RusqliteConnection::in_memory();
-            migrate(&connection).await.unwrap();
-            SqliteStore::new(connection).await.unwrap()
+            SqliteStore::open(connection).await.unwrap()
         }));
     }
 
@@ -384,7 +405,7 @@ mod tests {
     fn the_statements_of_the_hot_paths_use_an_index() {
         pollster::block_on(async {
             let connection = RusqliteConnection::in_memory();
-            migrate(&connection).await.unwrap();
+            migrate::migrate(&connection).await.unwrap();
             for (sql, index) in [
                 (SELECT_ORDERS, "sqlite_autoindex_orders_1 (order_id=?)"),
                 (CLAIM, "sqlite_autoindex_orders_1 (order_id=?)"),
@@ -403,7 +424,9 @@ mod tests {
 
     #[test]
     fn an_error_is_told_apart_by_its_message() {
-        for message in ["database is locked", "database or disk is full", "attempt to write a readonly database"] {
+        assert_eq!(StoreError::from_sqlite_message("database is locked"), StoreError::Busy);
+        assert_eq!(StoreError::from_sqlite_message("database table is locked: orders"), StoreError::Busy);
+        for message in ["database or disk is full", "attempt to write a readonly database"] {
             assert!(matches!(StoreError::from_sqlite_message(message), StoreError::Unavailable(_)), "{message}");
         }
         for message in ["no such table: orders", "database disk image is malformed", "file is not a database"] {

@@ -9,7 +9,10 @@ use crate::order::{NewOrder, Order, Timestamp};
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot answer now and may later: it is locked, full, or out of reach. Nothing was changed.
+    /// Another connection holds the lock of the database. Nothing was changed.
+    #[error("the database is locked")]
+    Busy,
+    /// The database cannot do it now and may later: it is full, read-only, or out of reach.
     #[error("the database is not available: {0}")]
     Unavailable(String),
     /// The database is damaged, of another version, or not what this code expects; waiting will not help.

@@ -179,7 +179,7 @@ mod tests {
     use crate::lifecycle::Status;
     use crate::order::{Amount, Currency, Id, NewOrder};
     use crate::queue::{KeyValue as _, KeyValueQueue};
-    use crate::sqlite::{SqliteStore, migrate};
+    use crate::sqlite::SqliteStore;
     use crate::store::{Acceptance, Metrics};
     use crate::test_doubles::{ManualClock, MemoryKeyValue, RusqliteConnection};
 
@@ -210,9 +210,8 @@ mod tests {
     impl Bench {
         async fn new(answer: Answer) -> Self {
             let connection = RusqliteConnection::in_memory();
-            migrate(&connection).await.unwrap();
             Self {
-                store: SqliteStore::new(connection).await.unwrap(),
+                store: SqliteStore::open(connection).await.unwrap(),
                 queue: KeyValueQueue(MemoryKeyValue::default()),
                 processor: Scripted { answer, asked: RefCell::default() },
                 clock: ManualClock::default(),

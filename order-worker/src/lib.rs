@@ -11,7 +11,7 @@ mod runtime;
 
 use bindings::spin::cron::cron_types::{Error, Metadata};
 use order_core::queue::KeyValueQueue;
-use order_core::sqlite::{SqliteStore, migrate};
+use order_core::sqlite::SqliteStore;
 use order_core::store::StoreError;
 use order_core::worker::Worker;
 use runtime::{BucketKeyValue, FulfillmentComponent, SqliteConnection, SystemClock};
@@ -43,11 +43,8 @@ async fn run_tick() -> Result<(), String> {
 
 async fn tick() -> Result<(), String> {
     let config = runtime::config()?;
-    let open = || SqliteConnection::open().map_err(|error| error.to_string());
     let as_text = |error: StoreError| error.to_string();
-    let connection = open()?;
-    migrate(&connection).await.map_err(as_text)?;
-    let store = SqliteStore::new(connection).await.map_err(as_text)?;
+    let store = SqliteStore::open(SqliteConnection::open().map_err(as_text)?).await.map_err(as_text)?;
     let queue = KeyValueQueue(BucketKeyValue::open());
     let worker = Worker { store: &store, queue: &queue, processor: &FulfillmentComponent, clock: &SystemClock, config };
     worker.tick().await.map_err(as_text)

@@ -17,7 +17,7 @@ pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 ///
 /// # Errors
 /// [`StoreError::Broken`] when the database has a later version than this build knows.
-pub async fn migrate<C: Connection>(connection: &C) -> Result<(), StoreError> {
+pub(super) async fn migrate<C: Connection>(connection: &C) -> Result<(), StoreError> {
     // The table is missing in a new database only; any other error comes up again below.
     if let Ok(version) = recorded_version(connection).await
         && version == SCHEMA_VERSION

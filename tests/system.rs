@@ -1,0 +1,254 @@
+//! Runs the whole system for a test, on the embedded host or, with `ORDERS_RUNTIME=spin`, on `spin up` (Spin
+//! 4.1 with the cron plugin on PATH), and talks to it over HTTP.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything that must happen may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Runtime {
+    /// The binary of `cargo up`.
+    Host(PathBuf),
+    Spin,
+}
+
+/// Builds what is to be tested, once per test process.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| match std::env::var("ORDERS_RUNTIME").as_deref() {
+        Ok("spin") => {
+            run(Command::new("spin").arg("build"));
+            Runtime::Spin
+        }
+        Err(_) | Ok("" | "host") => {
+            let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+            // No package is named, as in `cargo up` and `cargo test`: dependencies are then built once for all.
+            let output = run(Command::new(cargo).args(["build", "--quiet", "--bin", "host", "--message-format=json"]));
+            let messages = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let binary = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+            let binary = binary.expect("the package host has a binary");
+            run(Command::new(&binary).arg("build"));
+            Runtime::Host(binary)
+        }
+        Ok(other) => panic!("ORDERS_RUNTIME is {other:?}; it may be host or spin"),
+    })
+}
+
+fn project() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.current_dir(project()).stderr(Stdio::inherit()).output().expect("the command can be run");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?} failed: {stdout}");
+    stdout
+}
+
+/// The system under test: a server process (and, on Spin, its triggers) on data of its own.
+pub struct System {
+    base: String,
+    variables: Vec<(&'static str, String)>,
+    state: TempDir,
+    process: Option<Child>,
+    client: reqwest::Client,
+}
+
+impl System {
+    /// Starts the system on an empty state, with orders that take 50 ms.
+    pub async fn start() -> Self {
+        Self::start_with(&[("processing_time_ms", "50")]).await
+    }
+
+    /// Starts the system on an empty state, with these application variables.
+    pub async fn start_with(variables: &[(&'static str, &str)]) -> Self {
+        let mut system = Self {
+            base: String::new(),
+            variables: variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+            state: tempfile::tempdir().expect("there is room for temporary files"),
+            process: None,
+            client: reqwest::Client::builder().timeout(PATIENCE).build().expect("a client can be made"),
+        };
+        system.start_process().await;
+        system
+    }
+
+    async fn start_process(&mut self) {
+        let state = self.state.path().to_str().expect("temporary folders have plain names");
+        let mut command = match runtime() {
+            Runtime::Host(binary) => {
+                let mut command = Command::new(binary);
+                command.args(["up", "--skip-build", "--listen", "127.0.0.1:0", "--state-dir", state]);
+                command
+            }
+            Runtime::Spin => {
+                // Spin does not tell the port that the system chose for it.
+                let free = TcpListener::bind("127.0.0.1:0").expect("there is a free port").local_addr().unwrap();
+                let mut command = Command::new("spin");
+                command.args(["up", "--listen", &free.to_string(), "--state-dir", state]);
+                command
+            }
+        };
+        for (name, value) in &self.variables {
+            command.env(format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase()), value);
+        }
+        // A process group of its own: Spin's triggers are processes, and end with it.
+        command.current_dir(project()).stdout(Stdio::piped()).process_group(0);
+        let mut process = command.spawn().expect("the runtime can be started");
+        let stdout = process.stdout.take().expect("it is piped");
+        self.process = Some(process);
+        let (found, base) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut found = Some(found);
+            // Reads to the end, so that the process never waits for a reader.
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let url = line.split_whitespace().find(|word| word.starts_with("http://"));
+                if let Some(url) = url.filter(|_| line.to_ascii_lowercase().contains("serving"))
+                    && let Some(found) = found.take()
+                {
+                    let _ = found.send(url.to_owned());
+                }
+            }
+        });
+        let base = tokio::time::timeout(PATIENCE, base).await.expect("the system starts in time");
+        self.base = base.expect("the system says where it serves");
+    }
+
+    /// Kills all its processes as `kill -9` does: none of them can do anything about it.
+    pub fn kill(&self) {
+        let process = self.process.as_ref().expect("it was started");
+        let killed = Command::new("kill").args(["-9", "--", &format!("-{}", process.id())]).status();
+        assert!(killed.is_ok_and(|status| status.success()), "the system was running");
+    }
+
+    /// Starts it again on the same data, after [`Self::kill`].
+    pub async fn restart(&mut self) {
+        let killed = self.process.take().expect("it was started").wait();
+        assert!(killed.is_ok_and(|status| !status.success()), "kill it first");
+        self.start_process().await;
+    }
+
+    /// Where it serves: `127.0.0.1:port`.
+    pub fn authority(&self) -> &str {
+        self.base.strip_prefix("http://").expect("the base is an http URL")
+    }
+
+    /// Sends a request; `None` when the connection broke or was refused.
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> Option<Reply> {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        let response = request.send().await.ok()?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        Some(Reply { status, headers, body: response.bytes().await.ok()?.to_vec() })
+    }
+
+    /// Sends a request and expects an answer.
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Reply {
+        self.try_send(method, path, headers, body).await.expect("the system answers")
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    /// POST with a JSON body.
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        let body = serde_json::to_vec(body).expect("a value is JSON");
+        self.send(Method::POST, path, &[("content-type", "application/json")], Some(body)).await
+    }
+
+    /// Waits until the order is `Completed`, and answers it.
+    pub async fn completed(&self, order_id: &str) -> Value {
+        let path = format!("/v1/orders/{order_id}");
+        let begin = Instant::now();
+        loop {
+            let order = self.get(&path).await.json();
+            if order["status"] == "Completed" {
+                return order;
+            }
+            assert!(begin.elapsed() < PATIENCE, "not completed in time: {order}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until no order is Pending or Processing, and answers the metrics.
+    pub async fn settled(&self) -> Value {
+        let begin = Instant::now();
+        loop {
+            let metrics = self.get("/v1/metrics").await.json();
+            if metrics["orders_by_status"]["Pending"] == 0 && metrics["orders_by_status"]["Processing"] == 0 {
+                return metrics;
+            }
+            assert!(begin.elapsed() < PATIENCE, "not settled in time: {metrics}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = Command::new("kill").args(["-9", "--", &format!("-{}", process.id())]).status();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The value of a header, empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("headers are ASCII"))
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {:?}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// Checks that this is a problem of the given kind, complete as RFC 9457 wants it, and answers it.
+    pub fn problem(&self, status: u16, kind: &str) -> Value {
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["type"], format!("urn:problem-type:orders:{kind}"), "{problem}");
+        assert_eq!(problem["status"], status);
+        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+        problem
+    }
+}
