@@ -175,3 +175,19 @@ async fn unknown_paths_orders_and_methods_have_their_own_answers() {
         assert_eq!(reply.header("allow"), allow, "{path}");
     }
 }
+
+#[tokio::test]
+async fn the_commands_of_the_readme_do_what_it_says() {
+    let system = System::start().await;
+    let readme = include_str!("../README.md");
+    let blocks = readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let lines = blocks.flat_map(|block| block.split("\n")).collect::<Vec<_>>().join("\n");
+    let continued = lines.replace("\\\n", " ");
+    let mut statuses = Vec::new();
+    for command in continued.lines().filter(|line| line.starts_with("curl ")) {
+        statuses.push(system.curl(command).await.status.as_u16());
+    }
+    assert_eq!(statuses, [202, 200, 200]);
+    let first = system.completed("first").await;
+    assert_eq!((&first["total_amount"], &first["currency"]), (&json!("12.50"), &json!("EUR")));
+}

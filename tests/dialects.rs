@@ -5,30 +5,6 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use system::{Reply, System};
 
-/// Runs a curl command of a document. `localhost:PORT` becomes the address of the system.
-async fn curl(system: &System, command: &str) -> Reply {
-    let mut words = shlex::split(command).expect("the command is one of a shell").into_iter();
-    assert_eq!(words.next().as_deref(), Some("curl"));
-    let (mut method, mut headers, mut body, mut url) = (None, Vec::new(), None, None);
-    while let Some(word) = words.next() {
-        let mut argument = || words.next().expect("the option has an argument");
-        match word.as_str() {
-            "-X" | "--request" => method = Some(argument()),
-            "-H" | "--header" => headers.push(argument()),
-            "-d" | "--data-raw" => body = Some(argument()),
-            // shlex makes a word of a continued line's end.
-            "--location" | "" => {}
-            _ => url = Some(word),
-        }
-    }
-    let url = url.expect("the command has a URL");
-    let (_, path) = url.strip_prefix("http://localhost:").and_then(|rest| rest.split_once('/')).expect("a local URL");
-    let method = method.unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.to_owned());
-    let headers: Vec<_> = headers.iter().map(|header| header.split_once(": ").expect("name: value")).collect();
-    let method = Method::from_bytes(method.as_bytes()).unwrap();
-    system.send(method, &format!("/{path}"), &headers, body.map(String::into_bytes)).await
-}
-
 /// Checks that a problem also says what the clients of a dialect read.
 fn told(reply: &Reply, status: u16) -> String {
     assert_eq!(reply.status, status, "{}", String::from_utf8_lossy(&reply.body));
@@ -56,8 +32,8 @@ async fn the_go_service_on_mysql() {
     }
     system.completed("123e4567-e89b-12d3-a456-426614174000").await;
     let status = r#"curl "http://localhost:8000/order-service/order/order-status?order_id=123e4567-e89b-12d3-a456-426614174000""#;
-    assert_eq!(curl(&system, status).await.json(), json!({ "order_status": "Completed" }));
-    let metrics = curl(&system, r#"curl "http://localhost:8000/order-service/order/order-metric""#).await.json();
+    assert_eq!(system.curl(status).await.json(), json!({ "order_status": "Completed" }));
+    let metrics = system.curl(r#"curl "http://localhost:8000/order-service/order/order-metric""#).await.json();
     let metrics = &metrics["order_metrics"];
     assert_eq!(metrics["total_orders"], 1);
     assert!(metrics["avg_processing_time"].as_f64().unwrap() >= 0.05);
@@ -90,27 +66,27 @@ async fn the_fastapi_service_on_postgresql() {
     "total_amount": 1001
 }'"#;
     for _ in 0..2 {
-        let created = curl(&system, create).await;
+        let created = system.curl(create).await;
         assert_eq!(created.status, 202);
         let message = "Order successfully processed. Please check status for order id: order123";
         assert_eq!(created.json(), json!({ "status_code": 202, "message": message }));
     }
-    let second = curl(&system, &create.replace("order123", "ORD123")).await;
+    let second = system.curl(&create.replace("order123", "ORD123")).await;
     assert_eq!(second.status, 202);
     system.completed("ORD123").await;
     system.completed("order123").await;
-    let status = curl(&system, "curl --location --request GET 'http://localhost:8000/api/v1/orders/ORD123'").await;
+    let status = system.curl("curl --location --request GET 'http://localhost:8000/api/v1/orders/ORD123'").await;
     assert_eq!(status.json(), json!({ "order_id": "ORD123", "status": "Completed" }));
-    let metrics = curl(&system, "curl --location --request GET 'http://localhost:8000/api/v1/metrics'").await.json();
+    let metrics = system.curl("curl --location --request GET 'http://localhost:8000/api/v1/metrics'").await.json();
     assert_eq!(metrics["status_code"], 200);
     assert_eq!(metrics["message"], "Succesfully fetched metrics Ddta");
     assert_eq!(metrics["data"]["total_orders_processed"], 2);
     assert!(metrics["data"]["total_processing_time"].as_f64().unwrap() >= 0.1);
     assert_eq!(metrics["data"]["status_counts"], json!({ "Pending": 0, "Processing": 0, "Completed": 2 }));
 
-    let taken = curl(&system, &create.replace("1001", "1002")).await;
+    let taken = system.curl(&create.replace("1001", "1002")).await;
     assert_eq!(told(&taken, 400), "Order with order_id order123 already exists.");
-    let negative = curl(&system, &create.replace("1001", "-5")).await;
+    let negative = system.curl(&create.replace("1001", "-5")).await;
     assert_eq!(told(&negative, 400), "total_amount must not be negative");
     told(&system.get("/api/v1/orders/none").await, 404);
 }
@@ -125,7 +101,7 @@ async fn the_node_service_on_sqlite() {
         "item_ids": ["item1", "item2"],
         "total_amount": 100.5
       }'"#;
-    let created = curl(&system, create).await;
+    let created = system.curl(create).await;
     assert_eq!(created.status, 201);
     let created = created.json();
     let order_id = created["order_id"].as_str().unwrap();
@@ -135,16 +111,16 @@ async fn the_node_service_on_sqlite() {
     assert_eq!(created, expected);
     system.completed(order_id).await;
     let status = "curl http://localhost:3000/orders/:order_id/status".replace(":order_id", order_id);
-    assert_eq!(curl(&system, &status).await.json(), json!({ "status": "Completed" }));
-    let metrics = curl(&system, "curl http://localhost:3000/metrics").await.json();
+    assert_eq!(system.curl(&status).await.json(), json!({ "status": "Completed" }));
+    let metrics = system.curl("curl http://localhost:3000/metrics").await.json();
     assert_eq!(metrics["total_orders"], 1);
     assert!(metrics["average_processing_time"].as_f64().unwrap() >= 0.05);
     assert_eq!(metrics["order_counts"], json!({ "Pending": 0, "Processing": 0, "Completed": 1 }));
 
     // Two orders alike are two orders here: their clients do not name them.
-    assert_ne!(curl(&system, create).await.json()["order_id"], order_id);
+    assert_ne!(system.curl(create).await.json()["order_id"], order_id);
     told(&system.post("/orders", &json!({ "user_id": "u" })).await, 400);
-    told(&curl(&system, "curl http://localhost:3000/orders/:order_id/status").await, 404);
+    told(&system.curl("curl http://localhost:3000/orders/:order_id/status").await, 404);
 }
 
 #[tokio::test]
@@ -190,28 +166,28 @@ async fn the_go_service_on_sqlite() {
            "total_amount": 99.99
          }'"#;
     for _ in 0..2 {
-        let created = curl(&system, create).await;
+        let created = system.curl(create).await;
         assert_eq!(created.status, 202);
         let message = "Order processing initiated successfully";
         assert_eq!(created.json(), json!({ "message": message, "order_id": "12345" }));
     }
     let completed = system.completed("12345").await;
-    let read = curl(&system, "curl -X GET http://localhost:8080/order/12345").await.json();
+    let read = system.curl("curl -X GET http://localhost:8080/order/12345").await.json();
     let time = |name: &str| Value::from(completed[name].as_str().unwrap()[..19].replace('T', " "));
     let expected = json!({
         "order_id": 12345, "user_id": 1, "item_ids": [101, 102, 103], "total_amount": 99.99, "status": "Completed",
         "created_time": time("created_at"), "processed_time": time("completed_at")
     });
     assert_eq!(read, expected);
-    let metrics = curl(&system, "curl -X GET http://localhost:8080/metrics").await.json();
+    let metrics = system.curl("curl -X GET http://localhost:8080/metrics").await.json();
     for (name, value) in [("total_orders", 1), ("pending_orders", 0), ("processing_orders", 0), ("completed_orders", 1)]
     {
         assert_eq!(metrics[name], value, "{name}");
     }
     assert!(metrics["avg_processing_time"].as_f64().unwrap() >= 0.05);
 
-    told(&curl(&system, &create.replace("99.99", "\"99.999\"")).await, 400);
-    told(&curl(&system, &create.replace("99.99", "1")).await, 409);
+    told(&system.curl(&create.replace("99.99", "\"99.999\"")).await, 400);
+    told(&system.curl(&create.replace("99.99", "1")).await, 409);
     told(&system.get("/order/none").await, 404);
 }
 

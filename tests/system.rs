@@ -37,13 +37,18 @@ fn runtime() -> &'static Runtime {
             // No package is named, as in `cargo up` and `cargo test`: dependencies are then built once for all.
             let output = run(Command::new(cargo).args(["build", "--quiet", "--bin", "host", "--message-format=json"]));
             let messages = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let binary = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+            let binary = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
             let binary = binary.expect("the package host has a binary");
             run(Command::new(&binary).arg("build"));
             Runtime::Host(binary)
         }
         Ok(other) => panic!("ORDERS_RUNTIME is {other:?}; it may be host or spin"),
     })
+}
+
+/// Builds the components and the host, for tests that load them themselves.
+pub fn build() {
+    runtime();
 }
 
 fn project() -> &'static Path {
@@ -179,6 +184,31 @@ impl System {
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         let body = serde_json::to_vec(body).expect("a value is JSON");
         self.send(Method::POST, path, &[("content-type", "application/json")], Some(body)).await
+    }
+
+    /// Runs a curl command of a document as it is written; its local address becomes that of the system.
+    pub async fn curl(&self, command: &str) -> Reply {
+        let mut words = shlex::split(command).expect("the command is one of a shell").into_iter();
+        assert_eq!(words.next().as_deref(), Some("curl"));
+        let (mut method, mut headers, mut body, mut url) = (None, Vec::new(), None, None);
+        while let Some(word) = words.next() {
+            let mut argument = || words.next().expect("the option has an argument");
+            match word.as_str() {
+                "-X" | "--request" => method = Some(argument()),
+                "-H" | "--header" => headers.push(argument()),
+                "-d" | "--data-raw" => body = Some(argument()),
+                // shlex makes a word of a continued line's end.
+                "--location" | "-i" | "" => {}
+                _ => url = Some(word),
+            }
+        }
+        let url = url.expect("the command has a URL");
+        let local = url.strip_prefix("http://localhost:").or(url.strip_prefix("http://127.0.0.1:"));
+        let (_, path) = local.and_then(|rest| rest.split_once('/')).expect("a local URL");
+        let method = method.unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.to_owned());
+        let headers: Vec<_> = headers.iter().map(|header| header.split_once(": ").expect("name: value")).collect();
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        self.send(method, &format!("/{path}"), &headers, body.map(String::into_bytes)).await
     }
 
     /// Waits until the order is `Completed`, and answers it.

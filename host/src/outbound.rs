@@ -68,7 +68,7 @@ impl AllowedHost {
     pub fn allows(&self, uri: &Uri) -> bool {
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
         let host = host.to_ascii_lowercase();
-        let port_of_scheme = if scheme == "https" { 443 } else { 80 };
+        let port_of_scheme: u16 = if scheme == "https" { 443 } else { 80 };
         let port = u32::from(uri.port_u16().unwrap_or(port_of_scheme));
         self.scheme.as_deref().is_none_or(|allowed| allowed == scheme)
             && match &self.host {
@@ -78,7 +78,7 @@ impl AllowedHost {
             }
             && match &self.ports {
                 Ports::Any => true,
-                Ports::OfScheme => port == u32::from(port_of_scheme as u16),
+                Ports::OfScheme => port == u32::from(port_of_scheme),
                 Ports::Range(range) => range.contains(&port),
             }
     }

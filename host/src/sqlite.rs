@@ -63,7 +63,7 @@ fn query(connection: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> 
 }
 
 fn rows(statement: &mut rusqlite::Statement<'_>, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query(rusqlite::params_from_iter(parameters))?;
     let mut result = Vec::new();
     while let Some(row) = rows.next()? {

@@ -109,7 +109,7 @@ pub enum AmountError {
 
 impl Amount {
     /// 99,999,999.99: what a `DECIMAL(10,2)` column holds.
-    pub const MAX: Self = Self(99_999_999_99);
+    pub const MAX: Self = Self(9_999_999_999);
 
     /// From minor units; `None` outside the range.
     pub fn from_minor(minor: i64) -> Option<Self> {

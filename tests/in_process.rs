@@ -1,0 +1,113 @@
+//! The real components in this process, with a clock that the test drives and calls that it lets fail.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use host::hook::{CallHook, CallKind, Fate, HostCall};
+use host::{App, Clock, Options, RunningApp, TestClock};
+use serde_json::{Value, json};
+
+const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+struct Running {
+    app: RunningApp,
+    client: reqwest::Client,
+    clock: Arc<TestClock>,
+    _state: tempfile::TempDir,
+}
+
+impl Running {
+    /// Starts the system with a clock that stands at [`NOW`] and runs with tokio's time.
+    async fn start(variables: &[(&str, &str)], hook: Option<Arc<dyn CallHook>>) -> Self {
+        system::build();
+        let state = tempfile::tempdir().unwrap();
+        let clock = TestClock::starting_at(NOW);
+        let mut options = Options::new(state.path());
+        options.variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        options.clock = Clock::Test(clock.clone());
+        options.hook = hook;
+        options.single_threaded = true;
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
+        let app = App::load(&manifest, options).unwrap().start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        Self { app, client: reqwest::Client::new(), clock, _state: state }
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let url = format!("http://{}{path}", self.app.address());
+        self.client.get(url).send().await.unwrap().json().await.unwrap()
+    }
+
+    async fn order(&self, order_id: &str) -> u16 {
+        let url = format!("http://{}/v1/orders", self.app.address());
+        let body = json!({ "order_id": order_id, "user_id": "u", "item_ids": ["i"], "total_amount": 1 });
+        self.client.post(url).json(&body).send().await.unwrap().status().as_u16()
+    }
+
+    async fn wait_for(&self, order_id: &str, status: &str) -> Value {
+        loop {
+            let order = self.get(&format!("/v1/orders/{order_id}")).await;
+            if order["status"] == status {
+                return order;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_hour_of_processing_passes_when_the_clock_says_so() {
+    let system = Running::start(&[("processing_time_ms", "3600000")], None).await;
+    assert_eq!(system.order("slow").await, 202);
+    let started = system.wait_for("slow", "Processing").await;
+    assert!(started["created_at"].as_str().unwrap().starts_with("2027-01-15T08:00:0"), "{started}");
+    system.clock.jump(3_600_000);
+    let completed = system.wait_for("slow", "Completed").await;
+    assert!(completed["completed_at"].as_str().unwrap().starts_with("2027-01-15T09:00:0"), "{completed}");
+    assert_eq!(completed["attempts"], 1);
+    system.app.stop().await.unwrap();
+}
+
+/// Lets every call of one kind fail.
+struct Broken {
+    kind: CallKind,
+    failed: AtomicUsize,
+}
+
+impl CallHook for Broken {
+    fn fate(&self, call: HostCall<'_>) -> Fate {
+        if call.kind != self.kind {
+            return Fate::Proceed;
+        }
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        Fate::FailBefore("the test says so".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_queue_that_takes_no_messages_loses_no_order() {
+    let broken = Arc::new(Broken { kind: CallKind::KeyValueSet, failed: AtomicUsize::new(0) });
+    let system = Running::start(&[("processing_time_ms", "0")], Some(broken.clone())).await;
+    assert_eq!(system.order("unannounced").await, 202);
+    let completed = system.wait_for("unannounced", "Completed").await;
+    assert_eq!(completed["attempts"], 1);
+    assert_eq!(broken.failed.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_queue_that_gives_no_messages_loses_no_order() {
+    let broken = Arc::new(Broken { kind: CallKind::KeyValueKeys, failed: AtomicUsize::new(0) });
+    let system = Running::start(&[("processing_time_ms", "0")], Some(broken.clone())).await;
+    assert_eq!(system.order("unheard").await, 202);
+    system.wait_for("unheard", "Completed").await;
+    assert!(broken.failed.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test]
+async fn without_its_database_the_service_says_so_and_accepts_nothing() {
+    let broken = Arc::new(Broken { kind: CallKind::SqliteOpen, failed: AtomicUsize::new(0) });
+    let system = Running::start(&[], Some(broken)).await;
+    assert_eq!(system.order("refused").await, 500);
+    assert_eq!(system.get("/v1/metrics").await["type"], "urn:problem-type:orders:internal");
+}
