@@ -173,6 +173,8 @@ async fn unknown_paths_orders_and_methods_have_their_own_answers() {
         let reply = system.send(method, path, &[], None).await;
         reply.problem(405, "method-not-allowed");
         assert_eq!(reply.header("allow"), allow, "{path}");
+        // The clients of a dialect find what they read in these answers too.
+        assert_eq!(reply.json()["error"].is_string(), !path.starts_with("/v1"), "{path}");
     }
 }
 

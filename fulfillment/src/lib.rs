@@ -30,7 +30,7 @@ impl Guest for Component {
             Err(reason) => return batch.iter().map(|_| Outcome::FailedForNow(reason.clone())).collect(),
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        let outcome = |task: Task| match (task.started_at_ms + processing_time_ms).saturating_sub(now) {
+        let outcome = |task: Task| match task.started_at_ms.saturating_add(processing_time_ms).saturating_sub(now) {
             0 => Outcome::Completed,
             left => Outcome::InProgress(left.try_into().unwrap_or(u32::MAX)),
         };

@@ -15,7 +15,7 @@ use axum::Router;
 use axum::middleware::map_response;
 use axum::response::Response;
 
-use crate::problem::DialectErrors;
+use crate::problem::{ApiError, DialectErrors};
 
 /// The routes of all dialects.
 pub fn routes() -> Router {
@@ -28,6 +28,8 @@ pub fn routes() -> Router {
         (plain_metrics::routes(), DialectErrors::USUAL),
     ];
     dialects.into_iter().fold(Router::new(), |router, (routes, errors)| {
+        // Before the layer, which is to see these answers too.
+        let routes = routes.method_not_allowed_fallback(async || -> Response { ApiError::MethodNotAllowed.into() });
         router.merge(routes.layer(map_response(move |response: Response| async move { errors.apply(response) })))
     })
 }

@@ -7,11 +7,11 @@
 
 mod dialects;
 mod extract;
-mod group_commit;
 mod orders;
 mod problem;
 mod runtime;
 mod v1;
+mod writer;
 
 use std::cell::OnceCell;
 

@@ -1,33 +1,26 @@
-//! What every route does in the end: take an order in, look one up, read the counters.
+//! What every route does in the end: change something through the [`writer`](crate::writer), look an order up,
+//! read the counters.
 //!
 //! The functions here are where the component waits for its host. Their futures are bound to the one thread
 //! of the component, while axum asks for ones that could move: `SendWrapper` says that they never do.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::thread::LocalKey;
 
-use order_core::order::{NewOrder, Order};
+use order_core::lifecycle::Status;
+use order_core::order::{Attempt, Event, Order, Timestamp};
 use order_core::sqlite::SqliteStore;
-use order_core::store::{Acceptance, Metrics, OrderStore, StoreError};
+use order_core::store::{DeadLetterCursor, DeadLetterFilter, DeadLetters, Metrics, OrderStore, StoreError};
 use send_wrapper::SendWrapper;
 
-use crate::group_commit;
 use crate::problem::ApiError;
-use crate::runtime::SqliteConnection;
+use crate::runtime::{self, SqliteConnection};
+use crate::writer::{self, Keyed, Reply, Write};
 
-/// Takes an order in. When this returns, the order is durable; the same order sent again is the same order.
-///
-/// # Errors
-/// [`ApiError::OrderConflict`] when the identifier belongs to an order with other content.
-pub async fn create(order: NewOrder) -> Result<Order, ApiError> {
-    SendWrapper::new(async move {
-        let order_id = order.order_id.as_str().to_owned();
-        match group_commit::accept(order).await? {
-            Acceptance::Created(order) | Acceptance::Existing(order) => Ok(order),
-            Acceptance::Conflict => Err(ApiError::OrderConflict(order_id)),
-        }
-    })
-    .await
+/// Carries out a change; see [`writer::write`].
+pub async fn write(write: Write, keyed: Option<Keyed>) -> Result<Reply, ApiError> {
+    SendWrapper::new(writer::write(write, keyed)).await
 }
 
 /// The order with this identifier.
@@ -36,29 +29,109 @@ pub async fn create(order: NewOrder) -> Result<Order, ApiError> {
 /// [`ApiError::OrderNotFound`].
 pub async fn find(order_id: String) -> Result<Order, ApiError> {
     SendWrapper::new(async move {
-        let found = store().await?.find(&order_id).await?;
+        let found = reading_store().await?.find(&order_id).await?;
         found.ok_or(ApiError::OrderNotFound(order_id))
     })
     .await
 }
 
-/// The counters.
-pub async fn metrics() -> Result<Metrics, ApiError> {
-    SendWrapper::new(async move { Ok(store().await?.metrics().await?) }).await
+/// The order's events.
+///
+/// # Errors
+/// [`ApiError::OrderNotFound`].
+pub async fn events(order_id: String) -> Result<Vec<Event>, ApiError> {
+    SendWrapper::new(async move {
+        let found = reading_store().await?.events(&order_id).await?;
+        found.ok_or(ApiError::OrderNotFound(order_id))
+    })
+    .await
 }
 
-type Store = SqliteStore<SqliteConnection>;
+/// The order's attempts.
+///
+/// # Errors
+/// [`ApiError::OrderNotFound`].
+pub async fn attempts(order_id: String) -> Result<Vec<Attempt>, ApiError> {
+    SendWrapper::new(async move {
+        let found = reading_store().await?.attempts(&order_id).await?;
+        found.ok_or(ApiError::OrderNotFound(order_id))
+    })
+    .await
+}
 
-/// The instance's store: the connection is opened, and the schema looked at, once.
-pub async fn store() -> Result<Rc<Store>, StoreError> {
-    thread_local! {
-        static STORE: RefCell<Option<Rc<Store>>> = const { RefCell::new(None) };
-    }
-    if let Some(store) = STORE.with_borrow(Clone::clone) {
+/// A page of the failed orders.
+pub async fn dead_letters(
+    filter: DeadLetterFilter,
+    after: Option<DeadLetterCursor>,
+    limit: u32,
+) -> Result<DeadLetters, ApiError> {
+    SendWrapper::new(async move { Ok(reading_store().await?.dead_letters(&filter, after, limit).await?) }).await
+}
+
+/// The counters.
+pub async fn metrics() -> Result<Metrics, ApiError> {
+    SendWrapper::new(async move { Ok(reading_store().await?.metrics().await?) }).await
+}
+
+/// The store of this component.
+pub type Store = SqliteStore<SqliteConnection>;
+
+type Slot = RefCell<Option<Rc<Store>>>;
+
+thread_local! {
+    /// Reads have a connection of their own, so that they see no transaction before its end and wait for none.
+    static READING: Slot = const { RefCell::new(None) };
+    static WRITING: Slot = const { RefCell::new(None) };
+}
+
+async fn reading_store() -> Result<Rc<Store>, StoreError> {
+    store(&READING).await
+}
+
+/// The store that the leader of the writer has for itself.
+pub async fn writing_store() -> Result<Rc<Store>, StoreError> {
+    store(&WRITING).await
+}
+
+/// Has the next [`writing_store`] be a new one.
+pub fn forget_writing_store() {
+    WRITING.take();
+}
+
+/// The instance's store of a kind: its connection is opened, and the schema looked at, once.
+async fn store(slot: &'static LocalKey<Slot>) -> Result<Rc<Store>, StoreError> {
+    if let Some(store) = slot.with_borrow(Clone::clone) {
         return Ok(store);
     }
     // Requests that come together each open one, and one of them stays.
     let store = Rc::new(SqliteStore::open(SqliteConnection::open().await?).await?);
-    STORE.set(Some(store.clone()));
+    slot.set(Some(store.clone()));
     Ok(store)
+}
+
+/// How old the count of the backlog may be, in milliseconds: a burst overshoots the limit by what comes in
+/// meanwhile, and the count costs next to nothing.
+const BACKLOG_COUNTED_EVERY_MS: u64 = 250;
+
+/// Whether so many orders wait that new ones are refused.
+pub async fn backlog_is_full() -> Result<bool, StoreError> {
+    thread_local! {
+        static COUNTED: Cell<Option<(Timestamp, u64)>> = const { Cell::new(None) };
+        static LIMIT: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+    let limit = match LIMIT.get() {
+        Some(limit) => limit,
+        None => runtime::max_backlog().await.inspect(|limit| LIMIT.set(Some(*limit))).map_err(StoreError::Broken)?,
+    };
+    let now = runtime::now();
+    let fresh = COUNTED.get().filter(|(at, _)| *at <= now && now.millis_since(*at) < BACKLOG_COUNTED_EVERY_MS);
+    let waiting = match fresh {
+        Some((_, waiting)) => waiting,
+        None => {
+            let waiting = reading_store().await?.metrics().await?.count(Status::Pending);
+            COUNTED.set(Some((now, waiting)));
+            waiting
+        }
+    };
+    Ok(waiting >= limit)
 }

@@ -6,6 +6,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use order_core::draft::{FieldError, Rejection};
+use order_core::lifecycle::{Action, Status};
 use order_core::store::StoreError;
 use serde::Serialize;
 
@@ -32,6 +33,16 @@ pub enum ApiError {
     OrderNotFound(String),
     /// This identifier belongs to an order with other content.
     OrderConflict(String),
+    /// The order's status does not allow what was asked.
+    ActionNotAllowed(String, Status),
+    /// The header Idempotency-Key is not one.
+    InvalidIdempotencyKey,
+    /// The Idempotency-Key was sent before with another request.
+    IdempotencyKeyReused,
+    /// A request with this Idempotency-Key is being carried out.
+    IdempotencyKeyInFlight,
+    /// Too many orders wait.
+    Overloaded,
     /// The service cannot do it now.
     Unavailable,
     /// The service cannot do it at all.
@@ -49,9 +60,10 @@ impl ApiError {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyUnreadable | Self::MalformedJson(_) | Self::InvalidQuery(_) => StatusCode::BAD_REQUEST,
-            Self::InvalidOrder(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::OrderConflict(_) => StatusCode::CONFLICT,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InvalidIdempotencyKey => StatusCode::BAD_REQUEST,
+            Self::InvalidOrder(_) | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::OrderConflict(_) | Self::ActionNotAllowed(..) | Self::IdempotencyKeyInFlight => StatusCode::CONFLICT,
+            Self::Overloaded | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -71,6 +83,19 @@ impl ApiError {
             Self::InvalidQuery(_) => ("urn:problem-type:orders:invalid-query", "The query breaks a rule"),
             Self::OrderNotFound(_) => ("urn:problem-type:orders:order-not-found", "There is no such order"),
             Self::OrderConflict(_) => ("urn:problem-type:orders:order-conflict", "Another order has this identifier"),
+            Self::ActionNotAllowed(..) => {
+                ("urn:problem-type:orders:action-not-allowed", "The order's status does not allow this")
+            }
+            Self::InvalidIdempotencyKey => {
+                ("urn:problem-type:orders:invalid-idempotency-key", "The Idempotency-Key breaks a rule")
+            }
+            Self::IdempotencyKeyReused => {
+                ("urn:problem-type:orders:idempotency-key-reused", "The Idempotency-Key belongs to another request")
+            }
+            Self::IdempotencyKeyInFlight => {
+                ("urn:problem-type:orders:idempotency-key-in-flight", "The first request is still under way")
+            }
+            Self::Overloaded => ("urn:problem-type:orders:overloaded", "Too many orders wait"),
             Self::Unavailable => ("urn:problem-type:orders:unavailable", "The service is busy"),
             Self::Internal => ("urn:problem-type:orders:internal", "The service failed"),
         }
@@ -95,7 +120,22 @@ impl ApiError {
             Self::InvalidQuery(error) => error.clone(),
             Self::OrderNotFound(id) => format!("No order has the identifier {id}"),
             Self::OrderConflict(id) => format!("Order {id} was accepted before with other content"),
-            Self::Unavailable => "Nothing was changed; send the same request again in a moment".to_owned(),
+            Self::ActionNotAllowed(id, status) => {
+                let actions: Vec<_> = status.client_actions().map(Action::as_str).collect();
+                let allowed = if actions.is_empty() { "nothing".to_owned() } else { actions.join(", ") };
+                format!("Order {id} is {}, which allows {allowed}", status.as_str())
+            }
+            Self::InvalidIdempotencyKey => {
+                "The header Idempotency-Key must stand there once and hold 1 to 255 printable ASCII characters"
+                    .to_owned()
+            }
+            Self::IdempotencyKeyReused => "The same key came with another path or body; use a new key".to_owned(),
+            Self::IdempotencyKeyInFlight => "Send the request again in a moment to get its answer".to_owned(),
+            Self::Overloaded => "The backlog is full; the order was not accepted, send it again later".to_owned(),
+            Self::Unavailable => {
+                "Send the same request again in a moment; with an order_id or an Idempotency-Key it is safe to"
+                    .to_owned()
+            }
             Self::Internal => "The error was logged".to_owned(),
         }
     }
@@ -109,6 +149,8 @@ impl ApiError {
             detail: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
             errors: Option<&'a [FieldError]>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            allowed_actions: Option<Vec<&'a str>>,
             #[serde(flatten)]
             dialect: Option<DialectMembers<'a>>,
         }
@@ -143,6 +185,10 @@ impl ApiError {
             detail: &detail,
             errors: match &self {
                 Self::InvalidOrder(errors) => Some(errors),
+                _ => None,
+            },
+            allowed_actions: match &self {
+                Self::ActionNotAllowed(_, status) => Some(status.client_actions().map(Action::as_str).collect()),
                 _ => None,
             },
             dialect: style.map(|_| DialectMembers { error: &detail, message: &detail, status_code }),

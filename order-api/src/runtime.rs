@@ -8,8 +8,8 @@ use order_core::queue::{KeyValue, QueueError};
 use order_core::sqlite::{Connection, Row, Value};
 use order_core::store::StoreError;
 use spin_sdk::key_value::{self, Store};
-use spin_sdk::sqlite;
 use spin_sdk::wasip3::random::random::get_random_u64;
+use spin_sdk::{sqlite, variables};
 
 /// The host's wall clock.
 pub fn now() -> Timestamp {
@@ -25,6 +25,21 @@ pub fn random() -> u128 {
 /// An identifier for an order whose client gave none.
 pub fn new_order_id() -> Id {
     intake::new_order_id(now(), random())
+}
+
+/// How many orders may wait before new ones are refused, when the variable `max_backlog` is not declared: some
+/// minutes of work, beyond which waiting clients are better told.
+const DEFAULT_MAX_BACKLOG: u64 = 100_000;
+
+/// The variable `max_backlog`.
+pub async fn max_backlog() -> Result<u64, String> {
+    match variables::get("max_backlog").await {
+        Ok(text) => {
+            text.trim().parse().map_err(|_| format!("variable max_backlog must be a whole number, not {text:?}"))
+        }
+        Err(variables::Error::Undefined(_)) => Ok(DEFAULT_MAX_BACKLOG),
+        Err(error) => Err(format!("variable max_backlog: {error}")),
+    }
 }
 
 /// A connection to the database labelled `default`.

@@ -1,7 +1,6 @@
 //! The canonical API.
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use order_core::draft::{OrderIdField, Shape};
@@ -10,43 +9,93 @@ use order_core::order::{Amount, Currency, Id, Order, Timestamp};
 use order_core::store::Metrics;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::extract::{JsonBody, OrderIdInPath};
+use crate::extract::{DeadLetterQuery, OrderIdInPath, Post};
 use crate::orders;
 use crate::problem::ApiError;
+use crate::writer::{Reply, Write};
 
 /// The routes under `/v1`.
 pub fn routes() -> Router {
     Router::new()
         .route("/v1/orders", post(create))
         .route("/v1/orders/{order_id}", get(read))
+        .route("/v1/orders/{order_id}/events", get(events))
+        .route("/v1/orders/{order_id}/attempts", get(attempts))
+        .route("/v1/orders/{order_id}/cancel", post(cancel))
+        .route("/v1/orders/{order_id}/retry", post(retry))
+        .route("/v1/dead-letters", get(dead_letters))
+        .route("/v1/dead-letters/retry", post(retry_dead_letters))
         .route("/v1/metrics", get(metrics))
 }
 
 const ORDER: Shape = Shape { order_id: OrderIdField::Optional, items_field: "item_ids" };
 
-async fn create(body: JsonBody) -> Result<impl IntoResponse, ApiError> {
-    let order = orders::create(body.order(&ORDER)?).await?;
-    Ok((
-        StatusCode::ACCEPTED,
-        [(header::LOCATION, location(&order.content.order_id))],
-        Json(OrderResource::from(order)),
-    ))
+async fn create(post: Post) -> Result<Reply, ApiError> {
+    fn accepted(order: &Order) -> Reply {
+        let location = Some(location(&order.content.order_id));
+        Reply { location, ..Reply::json(StatusCode::ACCEPTED, &OrderResource::from(order.clone())) }
+    }
+    orders::write(Write::Accept(post.order(&ORDER)?, accepted), post.keyed).await
+}
+
+fn changed(order: &Order) -> Reply {
+    Reply::json(StatusCode::OK, &OrderResource::from(order.clone()))
+}
+
+async fn cancel(OrderIdInPath(order_id): OrderIdInPath, post: Post) -> Result<Reply, ApiError> {
+    orders::write(Write::Cancel(order_id, changed), post.keyed).await
+}
+
+async fn retry(OrderIdInPath(order_id): OrderIdInPath, post: Post) -> Result<Reply, ApiError> {
+    orders::write(Write::Retry(order_id, changed), post.keyed).await
+}
+
+async fn retry_dead_letters(post: Post) -> Result<Reply, ApiError> {
+    let (filter, limit) = post.dead_letter_filter()?;
+    let retried = |count: usize| Reply::json(StatusCode::OK, &json!({ "retried": count }));
+    orders::write(Write::RetryDeadLetters(filter, limit, retried), post.keyed).await
 }
 
 async fn read(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<OrderResource>, ApiError> {
     Ok(Json(orders::find(order_id).await?.into()))
 }
 
+async fn events(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "events": orders::events(order_id).await? })))
+}
+
+async fn attempts(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "attempts": orders::attempts(order_id).await? })))
+}
+
+async fn dead_letters(
+    DeadLetterQuery { filter, after, limit }: DeadLetterQuery,
+) -> Result<Json<DeadLettersResource>, ApiError> {
+    let page = orders::dead_letters(filter, after, limit).await?;
+    Ok(Json(DeadLettersResource {
+        orders: page.orders.into_iter().map(OrderResource::from).collect(),
+        next: page.next.map(|next| next.to_string()),
+    }))
+}
+
 async fn metrics() -> Result<Json<MetricsResource>, ApiError> {
     Ok(Json(orders::metrics().await?.into()))
 }
 
+/// A page of failed orders.
+#[derive(Serialize)]
+struct DeadLettersResource {
+    orders: Vec<OrderResource>,
+    /// What to send as `after` for the next page.
+    next: Option<String>,
+}
+
 /// The path of an order, with the characters encoded that a path segment cannot hold (RFC 3986, section 3.3).
-fn location(order_id: &Id) -> HeaderValue {
+fn location(order_id: &Id) -> String {
     const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    let path = format!("/v1/orders/{}", utf8_percent_encode(order_id.as_str(), NOT_UNRESERVED));
-    HeaderValue::try_from(path).expect("percent-encoded text is ASCII")
+    format!("/v1/orders/{}", utf8_percent_encode(order_id.as_str(), NOT_UNRESERVED))
 }
 
 /// An order as `/v1` shows it.

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::order::{Amount, Currency, ID_RULE, Id, NewOrder};
+use crate::order::{Amount, Currency, ID_RULE, Id, NewOrder, Timestamp};
+use crate::store::DeadLetterFilter;
 
 /// What a draft says about `order_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,25 @@ pub struct FieldError {
     pub pointer: String,
 }
 
-/// Why a body is not an order.
+impl FieldError {
+    fn at(path: &str, detail: impl Into<String>) -> Self {
+        // RFC 6901, sections 3 and 6, as far as names need it that are not ours.
+        let path: String = path
+            .chars()
+            .map(|character| match character {
+                '~' => "~0".to_owned(),
+                '!'..='}' if character != '%' && character != '"' => character.to_string(),
+                _ => character.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect(),
+            })
+            .collect();
+        Self { detail: detail.into(), pointer: format!("#/{path}") }
+    }
+}
+
+/// What is wrong with a field that stands there twice: readers differ on which one counts.
+const REPEATED: &str = "must stand there once";
+
+/// Why a body is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
     /// The body is not JSON; says where and why.
@@ -57,17 +76,10 @@ impl Shape {
     /// [`Rejection::Malformed`] for what is not JSON, [`Rejection::Invalid`] with an entry for each field
     /// that is missing or breaks its rule.
     pub fn parse(&self, body: &[u8], new_id: impl FnOnce() -> Id) -> Result<NewOrder, Rejection> {
-        let json: &RawValue = serde_json::from_slice(body).map_err(|error| Rejection::Malformed(error.to_string()))?;
-        if !json.get().starts_with('{') {
-            return Err(Rejection::Invalid(vec![FieldError {
-                detail: "must be a JSON object".to_owned(),
-                pointer: "#".to_owned(),
-            }]));
-        }
-        let mut fields: Fields =
-            serde_json::from_str(json.get()).map_err(|error| Rejection::Malformed(error.to_string()))?;
-        let mut errors =
-            Errors(fields.repeated(&["order_id", "user_id", self.items_field, "total_amount", "currency"]));
+        let mut fields = Fields::parse(body)?;
+        let known = ["order_id", "user_id", self.items_field, "total_amount", "currency"];
+        let repeated = fields.repeated.iter().filter(|name| known.contains(&name.as_str()));
+        let mut errors = Errors(repeated.map(|name| FieldError::at(name, REPEATED)).collect());
 
         // The outer `None` stands for an error, the inner one for an identifier that is yet to be made.
         let order_id = match (self.order_id, fields.take("order_id")) {
@@ -105,6 +117,48 @@ impl Shape {
     }
 }
 
+/// The most failed orders that one request has tried again, and what is meant when it does not say.
+pub const MAX_RETRIED: u32 = 1_000;
+
+/// Reads `{order_ids?, user_id?, failed_from?, failed_before?, limit?}`: which failed orders are meant, and how
+/// many of them at most. An empty body means all. Other fields are refused: a filter that is misspelt must not
+/// mean everything.
+///
+/// # Errors
+/// As those of [`Shape::parse`].
+pub fn dead_letter_filter(body: &[u8]) -> Result<(DeadLetterFilter, u32), Rejection> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    let mut fields = Fields::parse(body)?;
+    let mut errors = Errors(fields.repeated.iter().map(|name| FieldError::at(name, REPEATED)).collect());
+    let mut filter = DeadLetterFilter::default();
+    if let Some(json) = fields.take("order_ids") {
+        let ids = errors.items("order_ids", json);
+        filter.order_ids = ids.map(|ids| ids.iter().map(|id| id.as_str().to_owned()).collect());
+    }
+    if let Some(json) = fields.take("user_id") {
+        filter.user_id = errors.id("user_id", json).map(|id| id.as_str().to_owned());
+    }
+    for (name, time) in [("failed_from", &mut filter.failed_from), ("failed_before", &mut filter.failed_before)] {
+        if let Some(json) = fields.take(name) {
+            *time = serde_json::from_str(json.get()).ok().and_then(|text: String| Timestamp::parse_rfc3339(&text));
+            if time.is_none() {
+                errors.push(name, "must be a time as RFC 3339 writes them");
+            }
+        }
+    }
+    let mut limit = MAX_RETRIED;
+    if let Some(json) = fields.take("limit") {
+        match json.get().parse() {
+            Ok(number @ 1..=MAX_RETRIED) => limit = number,
+            _ => errors.push("limit", format!("must be a whole number from 1 to {MAX_RETRIED}")),
+        }
+    }
+    for name in fields.values.keys() {
+        errors.push(name, "is not a field of this request");
+    }
+    if errors.0.is_empty() { Ok((filter, limit)) } else { Err(Rejection::Invalid(errors.0)) }
+}
+
 fn is_null(json: &RawValue) -> bool {
     json.get() == "null"
 }
@@ -116,15 +170,20 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, name: &str) -> Option<&'a RawValue> {
-        self.values.remove(name)
+    fn parse(body: &'a [u8]) -> Result<Self, Rejection> {
+        let malformed = |error: serde_json::Error| Rejection::Malformed(error.to_string());
+        let json: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
+        if !json.get().starts_with('{') {
+            return Err(Rejection::Invalid(vec![FieldError {
+                detail: "must be a JSON object".to_owned(),
+                pointer: "#".to_owned(),
+            }]));
+        }
+        serde_json::from_str(json.get()).map_err(malformed)
     }
 
-    fn repeated(&self, known: &[&str]) -> Vec<FieldError> {
-        let known = self.repeated.iter().filter(|name| known.contains(&name.as_str()));
-        known
-            .map(|name| FieldError { detail: "must stand in the order once".to_owned(), pointer: format!("#/{name}") })
-            .collect()
+    fn take(&mut self, name: &str) -> Option<&'a RawValue> {
+        self.values.remove(name)
     }
 }
 
@@ -159,12 +218,17 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
+/// The most field errors that are told at once; more would make an answer larger than the request.
+const MAX_ERRORS: usize = 100;
+
 /// Collects what is wrong, field by field.
 struct Errors(Vec<FieldError>);
 
 impl Errors {
     fn push(&mut self, path: &str, detail: impl Into<String>) {
-        self.0.push(FieldError { detail: detail.into(), pointer: format!("#/{path}") });
+        if self.0.len() < MAX_ERRORS {
+            self.0.push(FieldError::at(path, detail));
+        }
     }
 
     fn missing<T>(&mut self, name: &str) -> Option<T> {
@@ -274,6 +338,31 @@ mod tests {
         assert_eq!(id(OrderIdField::Required, named).as_deref(), Some("mine"));
         assert_eq!(id(OrderIdField::Required, nameless), None);
         assert_eq!(id(OrderIdField::Unknown, named).as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn a_filter_says_which_dead_letters_are_meant() {
+        assert_eq!(dead_letter_filter(b""), Ok((DeadLetterFilter::default(), MAX_RETRIED)));
+        let body = br#"{"order_ids": [1, "b"], "user_id": "u", "failed_from": "2025-03-01T12:00:00Z", "limit": 5}"#;
+        let (filter, limit) = dead_letter_filter(body).unwrap();
+        assert_eq!(filter.order_ids, Some(vec!["1".to_owned(), "b".to_owned()]));
+        assert_eq!(filter.user_id.as_deref(), Some("u"));
+        assert_eq!(filter.failed_from, Some(Timestamp::from_millis(1_740_830_400_000)));
+        assert_eq!((filter.failed_before, limit), (None, 5));
+        for (body, pointer) in [
+            (r#"{"usr_id": "u"}"#, "#/usr_id"),
+            (r#"{"a b~": "u"}"#, "#/a%20b~0"),
+            (r#"{"failed_before": "yesterday"}"#, "#/failed_before"),
+            (r#"{"limit": 0}"#, "#/limit"),
+            (r#"{"limit": 1001}"#, "#/limit"),
+            (r#"{"order_ids": []}"#, "#/order_ids"),
+            (r#"{"user_id": "u", "user_id": "v"}"#, "#/user_id"),
+        ] {
+            match dead_letter_filter(body.as_bytes()) {
+                Err(Rejection::Invalid(errors)) => assert_eq!(errors[0].pointer, pointer),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
     }
 
     #[test]

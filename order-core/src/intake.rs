@@ -45,7 +45,7 @@ pub async fn announce<Q: OrderQueue>(
         .iter()
         .filter_map(|acceptance| match acceptance {
             Acceptance::Created(order) => Some(&order.content.order_id),
-            Acceptance::Existing(_) | Acceptance::Conflict => None,
+            Acceptance::Existing(_) | Acceptance::Conflict | Acceptance::Undecided(_) => None,
         })
         .collect();
     if created.is_empty() {

@@ -252,6 +252,11 @@ impl Timestamp {
         Self(self.0.saturating_add_unsigned(millis))
     }
 
+    /// The moment `millis` milliseconds earlier.
+    pub fn minus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_sub_unsigned(millis))
+    }
+
     /// Milliseconds from `earlier` to this moment; 0 where the clock went back.
     pub fn millis_since(self, earlier: Self) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)
@@ -259,6 +264,11 @@ impl Timestamp {
 
     fn to_jiff(self) -> jiff::Timestamp {
         jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::MAX)
+    }
+
+    /// Reads RFC 3339 text; what is finer than a millisecond is cut off.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        text.parse().ok().map(|time: jiff::Timestamp| Self(time.as_millisecond()))
     }
 
     /// RFC 3339 in UTC with milliseconds: `2026-11-20T06:05:04.321Z`.
@@ -315,6 +325,46 @@ pub struct Order {
     pub finished_at: Option<Timestamp>,
     /// Why its last attempt failed.
     pub failure: Option<String>,
+}
+
+/// A change of an order's status, or an attempt that follows a lost one. The last event of an order tells its
+/// status, and events are never changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// When it happened.
+    pub at: Timestamp,
+    /// The status from then on.
+    pub status: Status,
+    /// How many attempts were started by then.
+    pub attempt: u32,
+    /// Why, where there is something to say.
+    pub reason: Option<String>,
+}
+
+/// An attempt at processing an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended; `None` while it is under way.
+    pub ended_at: Option<Timestamp>,
+    /// How it ended.
+    pub outcome: Option<AttemptOutcome>,
+    /// Why it did not succeed.
+    pub reason: Option<String>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum AttemptOutcome {
+    /// The order was processed.
+    Completed,
+    /// The processor said that it failed.
+    Failed,
+    /// The worker or the processor did not report in time.
+    LeaseLost,
 }
 
 #[cfg(test)]

@@ -4,11 +4,16 @@
 //! requests of an instance, so each operation here is one statement that is its own transaction. Lists
 //! travel as one JSON parameter, which keeps the statements few: Spin caches 16 per connection.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 
 use crate::lifecycle::Status;
-use crate::order::{Amount, Currency, Id, NewOrder, Order, Timestamp};
-use crate::store::{Acceptance, Claim, Metrics, OrderStore, StoreError, Verdict};
+use crate::order::{Amount, Attempt, AttemptOutcome, Currency, Event, Id, NewOrder, Order, Timestamp};
+use crate::store::{
+    ANSWERS_KEPT_MS, Acceptance, Change, Claim, DeadLetterCursor, DeadLetterFilter, DeadLetters, KeptAnswer, Metrics,
+    OrderStore, PRUNED_AT_ONCE, RequestKey, StoreError, Verdict,
+};
 
 mod migrate;
 
@@ -108,29 +113,51 @@ impl<C: Connection> SqliteStore<C> {
     /// The orders with these identifiers, in no order.
     async fn find_many(&self, order_ids: &[&str]) -> Result<Vec<Order>, StoreError> {
         let rows = self.execute(SELECT_ORDERS, vec![Value::Text(json!(order_ids).to_string())]).await?;
-        rows.into_iter().map(order_from_row).collect()
+        rows.into_iter().map(|row| Columns::of(row).order()).collect()
     }
 }
 
-/// The columns of [`content_from_row`], for SELECT and RETURNING.
+/// The columns of [`Columns::content`], for SELECT and RETURNING.
 macro_rules! content_columns {
     () => {
         "order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency"
     };
 }
 
-const SELECT_ORDERS: &str = concat!(
-    "SELECT ",
-    content_columns!(),
-    ", status, attempts, created_at, started_at, finished_at, failure
-     FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))"
-);
+/// The columns of [`Columns::order`].
+macro_rules! order_columns {
+    () => {
+        concat!(content_columns!(), ", status, attempts, created_at, started_at, finished_at, failure")
+    };
+}
+
+/// The columns of [`Columns::claim`].
+macro_rules! claim_columns {
+    () => {
+        concat!("seq, attempts, attempts - attempts_forgiven, started_at, ", content_columns!())
+    };
+}
+
+/// The failed orders that a [`DeadLetterFilter`] means, as the parameters ?1 to ?4.
+macro_rules! dead_letters {
+    () => {
+        "FROM orders
+     WHERE status = 'Failed'
+       AND (?1 IS NULL OR order_id IN (SELECT value FROM json_each(?1)))
+       AND (?2 IS NULL OR user_id = ?2)
+       AND (?3 IS NULL OR finished_at >= ?3)
+       AND (?4 IS NULL OR finished_at < ?4)"
+    };
+}
+
+const SELECT_ORDERS: &str =
+    concat!("SELECT ", order_columns!(), " FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))");
 
 const INSERT_ORDERS: &str =
     "INSERT INTO orders (order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency,
-                         status, created_at, due_at)
+                         status, created_at, changed_at, due_at)
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-            'Pending', ?2, ?3
+            'Pending', ?2, ?2, ?3
      FROM json_each(?1) WHERE true
      ON CONFLICT (order_id) DO NOTHING
      RETURNING order_id";
@@ -140,32 +167,107 @@ const SELECT_COUNTERS: &str =
      FROM order_counters WHERE id = 1";
 
 const CLAIM: &str = concat!(
-    "UPDATE orders SET status = 'Processing', attempts = 1, started_at = ?2, due_at = ?3
+    "UPDATE orders SET status = 'Processing', attempts = 1, started_at = ?2, changed_at = ?2, due_at = ?3
      WHERE order_id IN (SELECT value FROM json_each(?1)) AND status = 'Pending' AND attempts = 0
-     RETURNING seq, attempts, started_at, ",
-    content_columns!()
+     RETURNING ",
+    claim_columns!()
 );
+
+const SELECT_DUE: &str = "SELECT 1 FROM orders
+     WHERE due_at <= ?1 AND suspect = 0 AND (status = 'Pending' OR parked = 1) LIMIT 1";
 
 // A parked order goes on with its attempt; for every other one a new attempt starts. The expressions see
 // the row as it was before the update.
 const CLAIM_DUE: &str = concat!(
     "UPDATE orders
      SET status = 'Processing', attempts = attempts + (parked = 0), started_at = iif(parked = 1, started_at, ?1),
-         parked = 0, due_at = ?2
-     WHERE seq IN (SELECT seq FROM orders WHERE due_at <= ?1 ORDER BY due_at LIMIT ?3)
-     RETURNING seq, attempts, started_at, ",
-    content_columns!()
+         changed_at = iif(parked = 1, changed_at, ?1), parked = 0, due_at = ?2
+     WHERE seq IN (
+         SELECT seq FROM orders
+         WHERE due_at <= ?1 AND suspect = 0 AND (status = 'Pending' OR parked = 1)
+         ORDER BY due_at LIMIT ?3)
+     RETURNING ",
+    claim_columns!()
 );
+
+const CLAIM_SUSPECT: &str = concat!(
+    "UPDATE orders
+     SET suspect = 1, attempts = attempts + (parked = 0), started_at = iif(parked = 1, started_at, ?1),
+         changed_at = iif(parked = 1, changed_at, ?1), parked = 0, due_at = ?2
+     WHERE seq = (
+         SELECT seq FROM orders
+         WHERE due_at <= ?1 AND status = 'Processing' AND (parked = 0 OR suspect = 1)
+         ORDER BY due_at LIMIT 1)
+     RETURNING ",
+    claim_columns!()
+);
+
+const FAIL_EXHAUSTED: &str = "UPDATE orders
+     SET status = 'Failed', finished_at = ?1, changed_at = ?1, due_at = NULL, suspect = 0, failure = 'its lease ran out'
+     WHERE seq IN (
+         SELECT seq FROM orders
+         WHERE due_at <= ?1 AND status = 'Processing' AND parked = 0 AND attempts - attempts_forgiven >= ?2
+         ORDER BY due_at LIMIT 100)
+     RETURNING seq";
 
 const SETTLE: &str = "UPDATE orders
      SET status = verdict.status, parked = verdict.parked, due_at = verdict.due_at,
-         failure = coalesce(verdict.failure, orders.failure),
+         suspect = iif(verdict.parked = 1, suspect, 0), changed_at = iif(verdict.parked = 1, changed_at, ?2),
+         failure = iif(verdict.parked = 1, orders.failure, verdict.failure),
          finished_at = iif(verdict.status IN ('Completed', 'Failed'), ?2, NULL)
      FROM (SELECT value ->> 0 AS seq, value ->> 1 AS attempt, value ->> 2 AS status, value ->> 3 AS parked,
                   value ->> 4 AS due_at, value ->> 5 AS failure FROM json_each(?1)) AS verdict
      WHERE orders.seq = verdict.seq AND orders.attempts = verdict.attempt
        AND orders.status = 'Processing' AND orders.parked = 0
      RETURNING orders.seq";
+
+const CANCEL: &str = concat!(
+    "UPDATE orders SET status = 'Cancelled', finished_at = ?2, changed_at = ?2, due_at = NULL
+     WHERE order_id = ?1 AND status = 'Pending' RETURNING ",
+    order_columns!()
+);
+
+const RETRY: &str = concat!(
+    "UPDATE orders SET status = 'Pending', finished_at = NULL, changed_at = ?2, due_at = ?2, attempts_forgiven = attempts
+     WHERE order_id = ?1 AND status = 'Failed' RETURNING ",
+    order_columns!()
+);
+
+const RETRY_DEAD_LETTERS: &str = concat!(
+    "UPDATE orders SET status = 'Pending', finished_at = NULL, changed_at = ?5, due_at = ?5, attempts_forgiven = attempts
+     WHERE seq IN (SELECT seq ",
+    dead_letters!(),
+    " ORDER BY finished_at, seq LIMIT ?6) RETURNING seq"
+);
+
+const SELECT_DEAD_LETTERS: &str = concat!(
+    "SELECT seq, ",
+    order_columns!(),
+    " ",
+    dead_letters!(),
+    " AND (?5 IS NULL OR (finished_at, seq) > (?5, ?6)) ORDER BY finished_at, seq LIMIT ?7"
+);
+
+const SELECT_EVENTS: &str = "SELECT at, status, attempt, reason FROM order_events
+     WHERE seq = (SELECT seq FROM orders WHERE order_id = ?1) ORDER BY number";
+
+const SELECT_ATTEMPTS: &str = "SELECT number, started_at, ended_at, outcome, reason FROM order_attempts
+     WHERE seq = (SELECT seq FROM orders WHERE order_id = ?1) ORDER BY number";
+
+const SELECT_ANSWERS: &str = "SELECT caller, key, fingerprint, status, location, body FROM idempotency_keys
+     WHERE (caller, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1)) AND created_at >= ?2";
+
+const KEEP_ANSWERS: &str =
+    "INSERT OR REPLACE INTO idempotency_keys (caller, key, fingerprint, status, location, body, created_at)
+     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2 FROM json_each(?1)";
+
+const PRUNE_ANSWERS: &str = "DELETE FROM idempotency_keys
+     WHERE (caller, key) IN (SELECT caller, key FROM idempotency_keys WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)
+     RETURNING 1";
+
+const PRUNE_ORDERS: &str = "DELETE FROM orders
+     WHERE seq IN (SELECT seq FROM orders WHERE finished_at < ?1 ORDER BY finished_at LIMIT ?2)
+     RETURNING 1";
 
 impl<C: Connection> OrderStore for SqliteStore<C> {
     async fn accept(
@@ -225,14 +327,19 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
             .map(|(order, _)| order.order_id.as_str())
             .collect();
         if !known.is_empty() {
-            let existing = self.find_many(&known).await?;
+            // What was created is durable by now: an error here must not take the others' answers away.
+            let existing = self.find_many(&known).await;
             for (order, acceptance) in orders.iter().zip(&mut acceptances).filter(|(_, a)| a.is_none()) {
-                let found = existing.iter().find(|existing| existing.content.order_id == order.order_id);
-                *acceptance = Some(match found {
-                    Some(found) if found.content == *order => Acceptance::Existing(found.clone()),
-                    Some(_) => Acceptance::Conflict,
-                    // It was deleted between the two statements; the client may try again.
-                    None => return Err(StoreError::Unavailable("the order was removed meanwhile".to_owned())),
+                *acceptance = Some(match &existing {
+                    Ok(existing) => match existing.iter().find(|found| found.content.order_id == order.order_id) {
+                        Some(found) if found.content == *order => Acceptance::Existing(found.clone()),
+                        Some(_) => Acceptance::Conflict,
+                        None => {
+                            let removed = "the order was removed between two statements".to_owned();
+                            Acceptance::Undecided(StoreError::Unavailable(removed))
+                        }
+                    },
+                    Err(error) => Acceptance::Undecided(error.clone()),
                 });
             }
         }
@@ -266,8 +373,20 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
     }
 
     async fn claim_due(&self, now: Timestamp, lease_until: Timestamp, limit: u32) -> Result<Vec<Claim>, StoreError> {
+        // A look that finds nothing, as it does many times a second in an idle system, takes no lock.
+        if self.execute(SELECT_DUE, vec![now.into()]).await?.is_empty() {
+            return Ok(Vec::new());
+        }
         let parameters = vec![now.into(), lease_until.into(), Value::Integer(i64::from(limit))];
         claims_from_rows(self.execute(CLAIM_DUE, parameters).await?)
+    }
+
+    async fn claim_suspect(&self, now: Timestamp, lease_until: Timestamp) -> Result<Option<Claim>, StoreError> {
+        Ok(claims_from_rows(self.execute(CLAIM_SUSPECT, vec![now.into(), lease_until.into()]).await?)?.pop())
+    }
+
+    async fn fail_exhausted(&self, now: Timestamp, max_attempts: u32) -> Result<usize, StoreError> {
+        Ok(self.execute(FAIL_EXHAUSTED, vec![now.into(), Value::Integer(max_attempts.into())]).await?.len())
     }
 
     async fn settle(&self, verdicts: &[(&Claim, Verdict)], now: Timestamp) -> Result<usize, StoreError> {
@@ -287,6 +406,165 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
         let parameters = vec![Value::Text(json!(rows).to_string()), now.into()];
         Ok(self.execute(SETTLE, parameters).await?.len())
     }
+
+    async fn cancel(&self, order_id: &str, now: Timestamp) -> Result<Change, StoreError> {
+        self.change(CANCEL, order_id, now).await
+    }
+
+    async fn retry(&self, order_id: &str, now: Timestamp) -> Result<Change, StoreError> {
+        self.change(RETRY, order_id, now).await
+    }
+
+    async fn retry_dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<usize, StoreError> {
+        let mut parameters = filter_parameters(filter);
+        parameters.extend([now.into(), Value::Integer(limit.into())]);
+        Ok(self.execute(RETRY_DEAD_LETTERS, parameters).await?.len())
+    }
+
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<DeadLetterCursor>,
+        limit: u32,
+    ) -> Result<DeadLetters, StoreError> {
+        let mut parameters = filter_parameters(filter);
+        // One more than asked for tells whether there is a next page.
+        parameters.extend([
+            after.map_or(Value::Null, |after| after.failed_at.into()),
+            after.map_or(Value::Null, |after| Value::Integer(after.seq)),
+            Value::Integer(i64::from(limit) + 1),
+        ]);
+        let rows = self.execute(SELECT_DEAD_LETTERS, parameters).await?;
+        let more = rows.len() > limit as usize;
+        let mut last = None;
+        let mut orders = Vec::new();
+        for row in rows.into_iter().take(limit as usize) {
+            let mut columns = Columns::of(row);
+            let seq = columns.integer()?;
+            let order = columns.order()?;
+            last = order.finished_at.map(|failed_at| DeadLetterCursor { failed_at, seq });
+            orders.push(order);
+        }
+        Ok(DeadLetters { orders, next: last.filter(|_| more) })
+    }
+
+    async fn events(&self, order_id: &str) -> Result<Option<Vec<Event>>, StoreError> {
+        let rows = self.execute(SELECT_EVENTS, vec![order_id.into()]).await?;
+        let events = rows.into_iter().map(|row| {
+            let mut columns = Columns::of(row);
+            Ok(Event {
+                at: columns.time()?,
+                status: columns.status()?,
+                attempt: columns.attempt()?,
+                reason: columns.optional_text()?,
+            })
+        });
+        let events = events.collect::<Result<Vec<_>, StoreError>>()?;
+        // Every order has the event of its intake.
+        Ok(Some(events).filter(|events| !events.is_empty()))
+    }
+
+    async fn attempts(&self, order_id: &str) -> Result<Option<Vec<Attempt>>, StoreError> {
+        let rows = self.execute(SELECT_ATTEMPTS, vec![order_id.into()]).await?;
+        if rows.is_empty() && self.find(order_id).await?.is_none() {
+            return Ok(None);
+        }
+        let attempts = rows.into_iter().map(|row| {
+            let mut columns = Columns::of(row);
+            Ok(Attempt {
+                number: columns.attempt()?,
+                started_at: columns.time()?,
+                ended_at: columns.optional_time()?,
+                outcome: match columns.optional_text()?.as_deref() {
+                    None => None,
+                    Some("Completed") => Some(AttemptOutcome::Completed),
+                    Some("Failed") => Some(AttemptOutcome::Failed),
+                    Some("LeaseLost") => Some(AttemptOutcome::LeaseLost),
+                    Some(_) => return Err(StoreError::unexpected_row()),
+                },
+                reason: columns.optional_text()?,
+            })
+        });
+        attempts.collect::<Result<_, _>>().map(Some)
+    }
+
+    async fn begin(&self) -> Result<(), StoreError> {
+        self.execute("BEGIN IMMEDIATE", vec![]).await.map(drop)
+    }
+
+    async fn commit(&self) -> Result<(), StoreError> {
+        self.execute("COMMIT", vec![]).await.map(drop)
+    }
+
+    async fn rollback(&self) -> Result<(), StoreError> {
+        self.execute("ROLLBACK", vec![]).await.map(drop)
+    }
+
+    async fn kept_answers(&self, keys: &[RequestKey], since: Timestamp) -> Result<Vec<Option<KeptAnswer>>, StoreError> {
+        let names: Vec<_> = keys.iter().map(|key| json!([key.caller, key.key])).collect();
+        let rows = self.execute(SELECT_ANSWERS, vec![Value::Text(json!(names).to_string()), since.into()]).await?;
+        let mut found = HashMap::new();
+        for row in rows {
+            let mut columns = Columns::of(row);
+            let key = RequestKey { caller: columns.text()?, key: columns.text()? };
+            let answer = KeptAnswer {
+                fingerprint: columns.text()?,
+                status: u16::try_from(columns.integer()?).map_err(|_| StoreError::unexpected_row())?,
+                location: columns.optional_text()?,
+                body: columns.text()?,
+            };
+            found.insert(key, answer);
+        }
+        Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+    }
+
+    async fn keep_answers(&self, answers: &[(RequestKey, KeptAnswer)], now: Timestamp) -> Result<(), StoreError> {
+        let rows: Vec<_> = answers
+            .iter()
+            .map(|(key, answer)| {
+                json!([key.caller, key.key, answer.fingerprint, answer.status, answer.location, answer.body])
+            })
+            .collect();
+        self.execute(KEEP_ANSWERS, vec![Value::Text(json!(rows).to_string()), now.into()]).await.map(drop)
+    }
+
+    async fn prune(&self, now: Timestamp, finished_before: Option<Timestamp>) -> Result<usize, StoreError> {
+        let limit = Value::Integer(PRUNED_AT_ONCE.into());
+        let oldest = now.minus_millis(ANSWERS_KEPT_MS);
+        let mut pruned = self.execute(PRUNE_ANSWERS, vec![oldest.into(), limit.clone()]).await?.len();
+        if let Some(finished_before) = finished_before {
+            pruned += self.execute(PRUNE_ORDERS, vec![finished_before.into(), limit]).await?.len();
+        }
+        Ok(pruned)
+    }
+}
+
+impl<C: Connection> SqliteStore<C> {
+    /// Runs a statement that changes the order ?1 at the moment ?2, and tells why it did not where it did not.
+    async fn change(&self, statement: &str, order_id: &str, now: Timestamp) -> Result<Change, StoreError> {
+        let mut rows = self.execute(statement, vec![order_id.into(), now.into()]).await?;
+        if let Some(row) = rows.pop() {
+            return Ok(Change::Done(Columns::of(row).order()?));
+        }
+        Ok(match self.find(order_id).await? {
+            Some(order) => Change::NotAllowed(order.status),
+            None => Change::NotFound,
+        })
+    }
+}
+
+fn filter_parameters(filter: &DeadLetterFilter) -> Vec<Value> {
+    vec![
+        filter.order_ids.as_ref().map_or(Value::Null, |order_ids| Value::Text(json!(order_ids).to_string())),
+        filter.user_id.as_deref().map_or(Value::Null, Value::from),
+        filter.failed_from.map_or(Value::Null, Value::from),
+        filter.failed_before.map_or(Value::Null, Value::from),
+    ]
 }
 
 /// Takes the columns of a row one after the other.
@@ -341,6 +619,32 @@ impl Columns {
         Ok(Id::from_stored(self.text()?, self.integer()? == 1))
     }
 
+    fn status(&mut self) -> Result<Status, StoreError> {
+        Status::parse(&self.text()?).ok_or_else(StoreError::unexpected_row)
+    }
+
+    fn order(&mut self) -> Result<Order, StoreError> {
+        Ok(Order {
+            content: self.content()?,
+            status: self.status()?,
+            attempts: self.attempt()?,
+            created_at: self.time()?,
+            started_at: self.optional_time()?,
+            finished_at: self.optional_time()?,
+            failure: self.optional_text()?,
+        })
+    }
+
+    fn claim(&mut self) -> Result<Claim, StoreError> {
+        Ok(Claim {
+            seq: self.integer()?,
+            attempt: self.attempt()?,
+            tries: self.attempt()?,
+            started_at: self.time()?,
+            content: self.content()?,
+        })
+    }
+
     /// The columns that [`content_columns`] names.
     fn content(&mut self) -> Result<NewOrder, StoreError> {
         Ok(NewOrder {
@@ -362,30 +666,8 @@ fn items_from_json(json: &str) -> Option<Vec<Id>> {
     ids.collect()
 }
 
-fn order_from_row(row: Row) -> Result<Order, StoreError> {
-    let mut columns = Columns::of(row);
-    Ok(Order {
-        content: columns.content()?,
-        status: Status::parse(&columns.text()?).ok_or_else(StoreError::unexpected_row)?,
-        attempts: columns.attempt()?,
-        created_at: columns.time()?,
-        started_at: columns.optional_time()?,
-        finished_at: columns.optional_time()?,
-        failure: columns.optional_text()?,
-    })
-}
-
 fn claims_from_rows(rows: Vec<Row>) -> Result<Vec<Claim>, StoreError> {
-    let claims = rows.into_iter().map(|row| {
-        let mut columns = Columns::of(row);
-        Ok(Claim {
-            seq: columns.integer()?,
-            attempt: columns.attempt()?,
-            started_at: columns.time()?,
-            content: columns.content()?,
-        })
-    });
-    claims.collect()
+    rows.into_iter().map(|row| Columns::of(row).claim()).collect()
 }
 
 #[cfg(test)]
@@ -409,15 +691,25 @@ mod tests {
             for (sql, index) in [
                 (SELECT_ORDERS, "sqlite_autoindex_orders_1 (order_id=?)"),
                 (CLAIM, "sqlite_autoindex_orders_1 (order_id=?)"),
+                (SELECT_DUE, "orders_due (due_at<?)"),
                 (CLAIM_DUE, "orders_due (due_at<?)"),
+                (CLAIM_SUSPECT, "orders_due (due_at<?)"),
+                (FAIL_EXHAUSTED, "orders_due (due_at<?)"),
+                (CANCEL, "sqlite_autoindex_orders_1 (order_id=?)"),
+                (RETRY, "sqlite_autoindex_orders_1 (order_id=?)"),
+                (SELECT_DEAD_LETTERS, "orders_failed"),
+                (SELECT_EVENTS, "PRIMARY KEY (seq=?)"),
+                (SELECT_ATTEMPTS, "PRIMARY KEY (seq=?)"),
+                (PRUNE_ORDERS, "orders_finished (finished_at<?)"),
                 (SETTLE, "INTEGER PRIMARY KEY (rowid=?)"),
                 (SELECT_COUNTERS, "INTEGER PRIMARY KEY (rowid=?)"),
             ] {
-                let parameters = vec![Value::Text("[]".to_owned()); sql.matches('?').count().min(3)];
+                let parameters = (1..).take_while(|number| sql.contains(&format!("?{number}")));
+                let parameters = parameters.map(|_| Value::Text("[]".to_owned())).collect();
                 let plan = connection.execute(&format!("EXPLAIN QUERY PLAN {sql}"), parameters).await.unwrap();
                 let plan = format!("{plan:?}");
                 assert!(plan.contains(index), "{sql}: {plan}");
-                assert!(!plan.contains("SCAN orders"), "{sql}: {plan}");
+                assert!(!plan.contains("SCAN orders\""), "{sql}: {plan}");
             }
         });
     }

@@ -53,6 +53,8 @@ pub struct Config {
     pub lease_ms: u64,
     /// How attempts follow each other.
     pub retry: RetryPolicy,
+    /// How long orders are kept after they reached a final status, in milliseconds; `None` keeps them for good.
+    pub retention_ms: Option<u64>,
 }
 
 impl Config {
@@ -62,7 +64,7 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { lease_ms: Self::DEFAULT_LEASE_MS, retry: RetryPolicy::default() }
+        Self { lease_ms: Self::DEFAULT_LEASE_MS, retry: RetryPolicy::default(), retention_ms: None }
     }
 }
 
@@ -74,8 +76,10 @@ pub const TICK_MS: u64 = 1_000;
 pub const POLL_MS: u64 = 25;
 /// The most messages that one pass takes out of the queue.
 pub const MESSAGES_PER_PASS: usize = 256;
-/// The most orders that one pass takes up by themselves, and the most that the processor gets at once.
+/// The most orders that the processor gets at once, unless one message names more.
 pub const ORDERS_PER_BATCH: usize = 1_000;
+/// The most orders that a tick gives to the processor one by one: those that may have brought a worker down.
+pub const SUSPECTS_PER_TICK: usize = 50;
 /// How long a park may be, in milliseconds: a processor that asks for more is asked anyway.
 pub const MAX_PARK_MS: u32 = 3_600_000;
 
@@ -100,6 +104,7 @@ impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C
     /// The store's first error ends the tick; the next one begins anew.
     pub async fn tick(&self) -> Result<(), StoreError> {
         let begin = self.clock.now();
+        self.look_after().await?;
         loop {
             let handled = self.run_once().await?;
             // A clock that went back must not make the tick endless.
@@ -113,26 +118,60 @@ impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C
         }
     }
 
-    /// One pass: takes messages and what is due, has it processed, and settles it. Answers how many orders
-    /// it handled.
+    /// What is done once a tick: orders whose leases ran out, and what is no longer to be kept.
+    ///
+    /// An order whose lease ran out may be what brought its worker down, a processor that trapped on it for
+    /// instance. Such orders are claimed and processed one by one, so that the next one to fall takes no
+    /// other with it, and the one that always falls uses up its attempts alone.
+    pub async fn look_after(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        self.store.fail_exhausted(now, self.config.retry.max_attempts).await?;
+        for _ in 0..SUSPECTS_PER_TICK {
+            let now = self.clock.now();
+            match self.store.claim_suspect(now, now.plus_millis(self.config.lease_ms)).await? {
+                Some(claim) => self.process(&[claim]).await?,
+                None => break,
+            }
+        }
+        let finished_before = self.config.retention_ms.map(|retention| now.minus_millis(retention));
+        self.store.prune(now, finished_before).await.map(drop)
+    }
+
+    /// One pass: takes up to [`ORDERS_PER_BATCH`] orders, those that messages announce first, has them
+    /// processed in one call, so that the lease has to outlast one call only, and settles them. Answers how
+    /// many orders it handled.
     ///
     /// The order of steps is what makes it safe: an order is claimed in the store before its message goes,
     /// so a crash in between leaves a stale message and never an order without an owner.
     pub async fn run_once(&self) -> Result<usize, StoreError> {
-        let now = self.clock.now();
-        let lease_until = now.plus_millis(self.config.lease_ms);
         // Without its queue the worker goes on: it finds every order by itself, only later.
-        let messages = self.queue.receive(MESSAGES_PER_PASS).await.unwrap_or_default();
+        let mut messages = self.queue.receive(MESSAGES_PER_PASS).await.unwrap_or_default();
+        let mut order_ids = Vec::new();
+        let mut taken = 0;
+        for message in &mut messages {
+            if taken > 0 && order_ids.len() + message.order_ids.len() > ORDERS_PER_BATCH {
+                break;
+            }
+            order_ids.append(&mut message.order_ids);
+            taken += 1;
+        }
+        messages.truncate(taken);
+
         let mut claims = Vec::new();
         if !messages.is_empty() {
-            let order_ids: Vec<String> = messages.iter().flat_map(|message| message.order_ids.clone()).collect();
-            claims = self.store.claim(&order_ids, now, lease_until).await?;
+            let now = self.clock.now();
+            claims = self.store.claim(&order_ids, now, now.plus_millis(self.config.lease_ms)).await?;
+            // A message that stays is stale, and goes another time.
             let _ = self.queue.delete(&messages).await;
             restore_order(&mut claims, &order_ids);
         }
-        claims.extend(self.store.claim_due(now, lease_until, ORDERS_PER_BATCH as u32).await?);
-        for batch in claims.chunks(ORDERS_PER_BATCH) {
-            self.process(batch).await?;
+        let room = ORDERS_PER_BATCH.saturating_sub(claims.len());
+        if room > 0 {
+            let now = self.clock.now();
+            claims.extend(self.store.claim_due(now, now.plus_millis(self.config.lease_ms), room as u32).await?);
+        }
+        if !claims.is_empty() {
+            self.process(&claims).await?;
         }
         Ok(claims.len())
     }
@@ -152,12 +191,10 @@ impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C
             Outcome::InProgress { ask_again_after_ms } => {
                 Verdict::Park { due_at: now.plus_millis(ask_again_after_ms.min(MAX_PARK_MS).into()) }
             }
-            Outcome::FailedForNow { reason } => {
-                match self.config.retry.delay_after(claim.attempt, self.clock.random()) {
-                    Some(delay) => Verdict::RetryLater { due_at: now.plus_millis(delay), reason },
-                    None => Verdict::Fail { reason },
-                }
-            }
+            Outcome::FailedForNow { reason } => match self.config.retry.delay_after(claim.tries, self.clock.random()) {
+                Some(delay) => Verdict::RetryLater { due_at: now.plus_millis(delay), reason },
+                None => Verdict::Fail { reason },
+            },
             Outcome::FailedForGood { reason } => Verdict::Fail { reason },
         }
     }
@@ -322,6 +359,61 @@ mod tests {
             assert_eq!(bench.asked(), [("a".into(), 1), ("a".into(), 2), ("a".into(), 3)]);
             let order = bench.store.find("a").await.unwrap().unwrap();
             assert_eq!((order.status, order.failure.as_deref()), (Status::Failed, Some("down")));
+        });
+    }
+
+    #[test]
+    fn an_order_that_brings_its_worker_down_takes_no_other_with_it() {
+        /// Never comes back from a batch that holds the poisoned order.
+        struct Poisoned(RefCell<Vec<usize>>);
+
+        impl Processor for Poisoned {
+            fn process(&self, claims: &[Claim]) -> Vec<Outcome> {
+                self.0.borrow_mut().push(claims.len());
+                // A trap leaves the claims as they are, which an answer for none of them does too.
+                if claims.iter().any(|claim| claim.content.order_id.as_str() == "poison") {
+                    return Vec::new();
+                }
+                claims.iter().map(|_| Outcome::Completed).collect()
+            }
+        }
+
+        pollster::block_on(async {
+            let bench = Bench::new(|_| unreachable!()).await;
+            let poisoned = Poisoned(RefCell::default());
+            let Bench { store, queue, clock, config, .. } = &bench;
+            let worker = Worker { store, queue, processor: &poisoned, clock, config: *config };
+            bench.accept_and_announce(&["a", "poison", "b"]).await;
+            worker.run_once().await.unwrap();
+            for _ in 0..5 {
+                clock.sleep_ms(config.lease_ms);
+                worker.look_after().await.unwrap();
+                worker.run_once().await.unwrap();
+            }
+            assert_eq!(bench.metrics().await.by_status, [0, 0, 2, 1, 0]);
+            let poison = store.find("poison").await.unwrap().unwrap();
+            assert_eq!((poison.attempts, poison.failure.as_deref()), (3, Some("its lease ran out")));
+            // Together once, then each alone.
+            assert_eq!(*poisoned.0.borrow(), [3, 1, 1, 1, 1]);
+        });
+    }
+
+    #[test]
+    fn one_pass_hands_over_one_batch() {
+        pollster::block_on(async {
+            let bench = Bench::new(|_| Outcome::Completed).await;
+            let names: Vec<String> = (0..ORDERS_PER_BATCH * 2).map(|number| number.to_string()).collect();
+            for half in names.chunks(ORDERS_PER_BATCH / 2 + 1) {
+                let half: Vec<&str> = half.iter().map(String::as_str).collect();
+                bench.accept_and_announce(&half).await;
+                bench.clock.sleep_ms(1);
+            }
+            let mut passes = Vec::new();
+            while let handled @ 1.. = bench.worker().run_once().await.unwrap() {
+                passes.push(handled);
+            }
+            assert_eq!(passes.iter().sum::<usize>(), names.len());
+            assert!(passes.iter().all(|handled| *handled <= ORDERS_PER_BATCH), "{passes:?}");
         });
     }
 

@@ -168,6 +168,9 @@ pub fn config() -> Result<Config, String> {
     if let Some(max_attempts) = number("max_attempts", 1, 1_000)? {
         config.retry.max_attempts = max_attempts as u32;
     }
+    if let Some(days) = number("retention_days", 0, 36_500)? {
+        config.retention_ms = (days > 0).then_some(days * 24 * 60 * 60 * 1_000);
+    }
     Ok(config)
 }
 

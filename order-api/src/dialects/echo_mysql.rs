@@ -1,15 +1,18 @@
 //! The dialect of the Go service on Echo and MySQL, under `/order-service/order`.
 
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use order_core::draft::{OrderIdField, Shape};
 use order_core::lifecycle::Status;
+use order_core::order::Order;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::extract::{JsonBody, OrderIdInQuery};
+use crate::extract::{OrderIdInQuery, Post};
 use crate::orders;
 use crate::problem::ApiError;
+use crate::writer::{Reply, Write};
 
 pub fn routes() -> Router {
     Router::new()
@@ -21,9 +24,9 @@ pub fn routes() -> Router {
 /// `items_ids` is how this dialect spells it.
 const ORDER: Shape = Shape { order_id: OrderIdField::Required, items_field: "items_ids" };
 
-async fn create(body: JsonBody) -> Result<Json<Value>, ApiError> {
-    orders::create(body.order(&ORDER)?).await?;
-    Ok(Json(json!({ "message": "Order created successfully" })))
+async fn create(post: Post) -> Result<Reply, ApiError> {
+    let accepted = |_: &Order| Reply::json(StatusCode::OK, &json!({ "message": "Order created successfully" }));
+    orders::write(Write::Accept(post.order(&ORDER)?, accepted), post.keyed).await
 }
 
 async fn status(OrderIdInQuery(order_id): OrderIdInQuery) -> Result<Json<Value>, ApiError> {

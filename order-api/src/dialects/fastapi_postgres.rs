@@ -5,11 +5,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use order_core::draft::{OrderIdField, Shape};
 use order_core::lifecycle::Status;
+use order_core::order::Order;
 use serde_json::{Value, json};
 
-use crate::extract::{JsonBody, OrderIdInPath};
+use crate::extract::{OrderIdInPath, Post};
 use crate::orders;
 use crate::problem::{ApiError, DialectErrors};
+use crate::writer::{Reply, Write};
 
 pub fn routes() -> Router {
     Router::new()
@@ -27,11 +29,13 @@ pub const ERRORS: DialectErrors = DialectErrors {
 
 const ORDER: Shape = Shape { order_id: OrderIdField::Required, items_field: "item_ids" };
 
-async fn create(body: JsonBody) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let order = orders::create(body.order(&ORDER)?).await?;
-    let order_id = order.content.order_id.as_str();
-    let message = format!("Order successfully processed. Please check status for order id: {order_id}");
-    Ok((StatusCode::ACCEPTED, Json(json!({ "status_code": 202, "message": message }))))
+async fn create(post: Post) -> Result<Reply, ApiError> {
+    fn accepted(order: &Order) -> Reply {
+        let order_id = order.content.order_id.as_str();
+        let message = format!("Order successfully processed. Please check status for order id: {order_id}");
+        Reply::json(StatusCode::ACCEPTED, &json!({ "status_code": 202, "message": message }))
+    }
+    orders::write(Write::Accept(post.order(&ORDER)?, accepted), post.keyed).await
 }
 
 async fn status(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>, ApiError> {

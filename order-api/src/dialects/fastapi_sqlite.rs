@@ -5,11 +5,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use order_core::draft::{OrderIdField, Shape};
 use order_core::lifecycle::Status;
+use order_core::order::Order;
 use serde_json::{Value, json};
 
-use crate::extract::{JsonBody, OrderIdInPath};
+use crate::extract::{OrderIdInPath, Post};
 use crate::orders;
 use crate::problem::{ApiError, DialectErrors};
+use crate::writer::{Reply, Write};
 
 pub fn routes() -> Router {
     Router::new()
@@ -22,9 +24,11 @@ pub const ERRORS: DialectErrors = DialectErrors { invalid: StatusCode::UNPROCESS
 
 const ORDER: Shape = Shape { order_id: OrderIdField::Required, items_field: "item_ids" };
 
-async fn create(body: JsonBody) -> Result<Json<Value>, ApiError> {
-    let order = orders::create(body.order(&ORDER)?).await?;
-    Ok(Json(json!({ "message": "Order received", "order_id": order.content.order_id })))
+async fn create(post: Post) -> Result<Reply, ApiError> {
+    fn accepted(order: &Order) -> Reply {
+        Reply::json(StatusCode::OK, &json!({ "message": "Order received", "order_id": order.content.order_id }))
+    }
+    orders::write(Write::Accept(post.order(&ORDER)?, accepted), post.keyed).await
 }
 
 async fn status(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>, ApiError> {

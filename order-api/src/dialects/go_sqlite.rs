@@ -5,14 +5,15 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use order_core::draft::{OrderIdField, Shape};
 use order_core::lifecycle::Status;
-use order_core::order::Id;
+use order_core::order::{Id, Order};
 use serde::Serialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
-use crate::extract::{JsonBody, OrderIdInPath};
+use crate::extract::{OrderIdInPath, Post};
 use crate::orders;
 use crate::problem::ApiError;
+use crate::writer::{Reply, Write};
 
 pub fn routes() -> Router {
     Router::new().route("/order", post(create)).route("/order/{order_id}", get(read))
@@ -20,12 +21,14 @@ pub fn routes() -> Router {
 
 const ORDER: Shape = Shape { order_id: OrderIdField::Required, items_field: "item_ids" };
 
-async fn create(body: JsonBody) -> Result<(StatusCode, Json<Value>), ApiError> {
-    let order = orders::create(body.order(&ORDER)?).await?;
-    // Here, and only here, the identifier is a string whatever the client sent.
-    let order_id = order.content.order_id.as_str();
-    let message = "Order processing initiated successfully";
-    Ok((StatusCode::ACCEPTED, Json(json!({ "message": message, "order_id": order_id }))))
+async fn create(post: Post) -> Result<Reply, ApiError> {
+    fn accepted(order: &Order) -> Reply {
+        // Here, and only here, the identifier is a string whatever the client sent.
+        let order_id = order.content.order_id.as_str();
+        let message = "Order processing initiated successfully";
+        Reply::json(StatusCode::ACCEPTED, &json!({ "message": message, "order_id": order_id }))
+    }
+    orders::write(Write::Accept(post.order(&ORDER)?, accepted), post.keyed).await
 }
 
 #[derive(Serialize)]

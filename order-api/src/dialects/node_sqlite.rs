@@ -8,12 +8,13 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use order_core::lifecycle::Status;
-use order_core::order::Id;
+use order_core::order::{Id, NewOrder, Order};
 use serde::Serialize;
 
-use crate::extract::{JsonBody, OrderIdInPath};
+use crate::extract::{OrderIdInPath, Post};
 use crate::orders;
 use crate::problem::ApiError;
+use crate::writer::{Reply, Write};
 
 pub fn routes() -> Router {
     Router::new().route("/orders", post(create)).route("/orders/{order_id}/status", get(status))
@@ -31,16 +32,13 @@ struct Created {
     status: Status,
 }
 
-async fn create(body: JsonBody) -> Result<(StatusCode, Json<Created>), ApiError> {
-    let order = orders::create(body.order(&ORDER)?).await?;
-    let created = Created {
-        total_amount: order.content.total_amount.to_json_number(),
-        order_id: order.content.order_id,
-        user_id: order.content.user_id,
-        item_ids: order.content.item_ids,
-        status: order.status,
-    };
-    Ok((StatusCode::CREATED, Json(created)))
+async fn create(post: Post) -> Result<Reply, ApiError> {
+    fn accepted(order: &Order) -> Reply {
+        let NewOrder { order_id, user_id, item_ids, total_amount, .. } = order.content.clone();
+        let total_amount = total_amount.to_json_number();
+        Reply::json(StatusCode::CREATED, &Created { order_id, user_id, item_ids, total_amount, status: order.status })
+    }
+    orders::write(Write::Accept(post.order(&ORDER)?, accepted), post.keyed).await
 }
 
 async fn status(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>, ApiError> {

@@ -4,7 +4,10 @@ use super::{Connection, Value};
 use crate::store::StoreError;
 
 /// The files of `migrations/`, in the order of their numbers.
-const MIGRATIONS: [(&str, &str); 1] = [("0001_orders", include_str!("../../../migrations/0001_orders.sql"))];
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("0001_orders", include_str!("../../../migrations/0001_orders.sql")),
+    ("0002_history", include_str!("../../../migrations/0002_history.sql")),
+];
 
 /// The schema version that this build reads and writes: the number of the last migration.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -89,10 +92,10 @@ mod tests {
 
     #[test]
     fn splitting_a_file_loses_no_statement() {
+        let whole = rusqlite::Connection::open_in_memory().unwrap();
+        let split = rusqlite::Connection::open_in_memory().unwrap();
         for (name, sql) in MIGRATIONS {
-            let whole = rusqlite::Connection::open_in_memory().unwrap();
             whole.execute_batch(sql).unwrap();
-            let split = rusqlite::Connection::open_in_memory().unwrap();
             for statement in statements(sql) {
                 split.execute_batch(statement).unwrap();
             }
