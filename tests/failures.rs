@@ -17,13 +17,14 @@ fn book(order_id: &str, user_id: &str) -> Value {
 }
 
 async fn until_status(system: &System, order_id: &str, status: &str) -> Value {
-    loop {
+    for _ in 0..3_000 {
         let order = system.get(&format!("/v1/orders/{order_id}")).await.json();
         if order["status"] == status {
             return order;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    panic!("{order_id} is not {status} within a minute");
 }
 
 async fn act(system: &System, path: &str) -> Reply {

@@ -46,13 +46,14 @@ impl Running {
     }
 
     async fn wait_for(&self, order_id: &str, status: &str) -> Value {
-        loop {
+        for _ in 0..600 {
             let order = self.get(&format!("/v1/orders/{order_id}")).await;
             if order["status"] == status {
                 return order;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        panic!("{order_id} is not {status} within a minute");
     }
 }
 

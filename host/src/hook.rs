@@ -1,5 +1,7 @@
 //! A hook around every call by which a component reaches the world, for tests that let such calls fail.
 
+use std::time::Duration;
+
 /// A call that a component makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostCall<'a> {
@@ -46,10 +48,17 @@ pub enum Fate {
     DieBefore,
     /// It is carried out, and the component's instance dies before it learns of it.
     DieAfter,
+    /// Something else happens to it, after this time.
+    Delay(Duration, Box<Fate>),
 }
 
 /// Decides about calls.
 pub trait CallHook: Send + Sync {
     /// Is asked before each call.
     fn fate(&self, call: HostCall<'_>) -> Fate;
+
+    /// What is run in the place of a statement, for tests that plant a mistake.
+    fn rewrite(&self, _statement: &str) -> Option<String> {
+        None
+    }
 }

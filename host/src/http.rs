@@ -18,10 +18,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
-    HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+    ExpirationError, HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState,
+    WorkerStatus,
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView};
@@ -33,7 +34,8 @@ use crate::{Loaded, Reuse};
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight have to end when the host stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-/// How long a request may take. An instance that does not answer for so long is dropped.
+/// How long a request may take. Components answer in seconds, so one that takes longer waits for the rest of a
+/// body that does not come; its instance is used no more.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A route and the component behind it.
@@ -57,25 +59,24 @@ impl Route {
 pub(crate) struct HttpServer {
     /// The longest first: it is the most specific.
     routes: Vec<Route>,
-    in_flight: Semaphore,
 }
 
 impl HttpServer {
     /// `routes` are those of the manifest, each with its component.
     pub fn new(routes: Vec<(String, Arc<Loaded>)>, reuse: Reuse) -> Result<Self> {
         let mut built = Vec::new();
+        let permits = Arc::new(Semaphore::new(reuse.max_instances));
         for (route, component) in routes {
             let (path, and_below) = match route.strip_suffix("/...") {
                 Some(path) => (path.to_owned(), true),
                 None => (route, false),
             };
             let service = ServicePre::new(component.pre.clone()).map_err(anyhow::Error::from)?;
-            let handler = ProxyHandler::new(ComponentInstances { component, service, reuse });
+            let handler = ProxyHandler::new(ComponentInstances { component, service, reuse, permits: permits.clone() });
             built.push(Route { path, and_below, handler });
         }
         built.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
-        let in_flight = Semaphore::new(reuse.max_instances * reuse.max_instance_concurrent_reuse_count);
-        Ok(Self { routes: built, in_flight })
+        Ok(Self { routes: built })
     }
 
     /// Accepts connections until `stop` says so, then lets the requests in flight end.
@@ -107,7 +108,10 @@ impl HttpServer {
         let Ok(local) = stream.local_addr() else { return };
         let service = service_fn(move |request| {
             let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(request, local).await) }
+            async move {
+                let request = request.map(|body: Incoming| body.map_err(HttpError::Hyper).boxed_unsync());
+                Ok::<_, Infallible>(server.answer(request, local).await)
+            }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).pipeline_flush(true);
@@ -119,7 +123,8 @@ impl HttpServer {
         });
     }
 
-    async fn answer(&self, request: Request<Incoming>, local: SocketAddr) -> Response<WasiBody> {
+    /// Answers a request that came in at `local`.
+    pub async fn answer(&self, request: Request<WasiBody>, local: SocketAddr) -> Response<WasiBody> {
         // Spin answers this one itself, for those who watch it.
         if request.uri().path() == "/.well-known/spin/health" {
             return plain(StatusCode::OK, "OK");
@@ -128,12 +133,12 @@ impl HttpServer {
             return plain(StatusCode::NOT_FOUND, "");
         };
         let request = match with_authority(request, local) {
-            Ok(request) => request.map(|body| body.map_err(HttpError::Hyper).boxed_unsync()),
+            Ok(request) => request,
             Err(error) => return plain(StatusCode::BAD_REQUEST, error),
         };
-        let _permit = self.in_flight.acquire().await.expect("the semaphore is never closed");
         match route.handler.handle((), request).await {
             Ok(response) => response,
+            Err(error) if error.is::<ExpirationError>() => plain(StatusCode::REQUEST_TIMEOUT, ""),
             Err(error) => {
                 tracing::error!("{}: {error:?}", route.handler.state().component.name);
                 plain(StatusCode::INTERNAL_SERVER_ERROR, "")
@@ -172,6 +177,8 @@ struct ComponentInstances {
     component: Arc<Loaded>,
     service: ServicePre<InstanceState>,
     reuse: Reuse,
+    /// One for each instance that there may be.
+    permits: Arc<Semaphore>,
 }
 
 impl HandlerState for ComponentInstances {
@@ -180,17 +187,15 @@ impl HandlerState for ComponentInstances {
     type WorkerState = ReuseLimits;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, ReuseLimits>> {
+        let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         let mut store = self.component.new_store();
         let proxy = Proxy::P3(self.service.instantiate_async(&mut store).await?);
         Ok(Instance {
             store,
             proxy,
             view: InstanceState::http,
-            expiration: Expiration {
-                idle: self.reuse.idle_instance_timeout,
-                sleep: Box::pin(tokio::time::sleep(Duration::MAX)),
-            },
-            state: ReuseLimits { component: self.component.clone(), reuse: self.reuse },
+            expiration: Expiration::new(self.reuse.idle_instance_timeout),
+            state: ReuseLimits { component: self.component.clone(), reuse: self.reuse, _permit: permit },
         })
     }
 }
@@ -198,6 +203,7 @@ impl HandlerState for ComponentInstances {
 struct ReuseLimits {
     component: Arc<Loaded>,
     reuse: Reuse,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl WorkerState for ReuseLimits {
@@ -231,19 +237,35 @@ impl WorkerState for ReuseLimits {
     }
 }
 
-/// Ends an instance that has been idle, or whose latest request does not come to an end.
+/// Ends an instance that has been idle, or whose latest request does not come to an end. It goes by tokio's
+/// time, which tests can drive, and uses the handler's own only to notice that something began anew.
 struct Expiration {
     idle: Duration,
+    began: Option<(WorkerStatus, Instant, tokio::time::Instant)>,
     sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Expiration {
+    fn new(idle: Duration) -> Self {
+        Self { idle, began: None, sleep: Box::pin(tokio::time::sleep(idle)) }
+    }
 }
 
 impl WorkerExpiration for Expiration {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
+        let began = match self.began {
+            Some((was, at, began)) if (was, at) == (status, start) => began,
+            _ => {
+                let now = tokio::time::Instant::now();
+                self.began = Some((status, start, now));
+                now
+            }
+        };
         let timeout = match status {
             WorkerStatus::Idle => self.idle,
             WorkerStatus::Requests | WorkerStatus::PostReturn => REQUEST_TIMEOUT,
         };
-        let deadline = tokio::time::Instant::from_std(start + timeout);
+        let deadline = began + timeout;
         if self.sleep.deadline() != deadline {
             self.sleep.as_mut().reset(deadline);
         }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use http_body_util::BodyExt;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 use wasmtime::component::{HasData, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -37,6 +39,10 @@ pub struct Grants {
     pub clock: Clock,
     /// Whether blocking calls run on the caller's thread, so that a test has but one.
     pub single_threaded: bool,
+    /// Where the instances' randomness comes from, when it is to come again.
+    pub random: Option<Arc<Mutex<StdRng>>>,
+    /// Whether what it writes to standard output and error is dropped.
+    pub quiet: bool,
 }
 
 impl Grants {
@@ -56,17 +62,21 @@ impl Grants {
         error: impl Fn(String) -> E,
         work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> wasmtime::Result<Result<T, E>> {
-        let fate = self.fate(kind, subject);
+        let mut fate = self.fate(kind, subject);
+        while let Fate::Delay(duration, then) = fate {
+            tokio::time::sleep(duration).await;
+            fate = *then;
+        }
         match fate {
             Fate::FailBefore(message) => return Ok(Err(error(message))),
             Fate::DieBefore => wasmtime::bail!("the hook let the instance die"),
-            Fate::Proceed | Fate::FailAfter(_) | Fate::DieAfter => {}
+            Fate::Proceed | Fate::FailAfter(_) | Fate::DieAfter | Fate::Delay(..) => {}
         }
         let outcome = if blocks && !self.single_threaded { tokio::task::spawn_blocking(work).await? } else { work() };
         match fate {
             Fate::FailAfter(message) => Ok(Err(error(message))),
             Fate::DieAfter => wasmtime::bail!("the hook let the instance die"),
-            Fate::Proceed | Fate::FailBefore(_) | Fate::DieBefore => Ok(outcome),
+            Fate::Proceed | Fate::FailBefore(_) | Fate::DieBefore | Fate::Delay(..) => Ok(outcome),
         }
     }
 }
@@ -84,7 +94,16 @@ impl InstanceState {
     pub(crate) fn new(grants: Arc<Grants>) -> Self {
         let mut wasi = WasiCtx::builder();
         let clock = || WasiClock { clock: grants.clock.clone(), start: Instant::now() };
-        wasi.inherit_stdout().inherit_stderr().wall_clock(clock()).monotonic_clock(clock());
+        wasi.wall_clock(clock()).monotonic_clock(clock());
+        if !grants.quiet {
+            wasi.inherit_stdout().inherit_stderr();
+        }
+        if let Some(random) = &grants.random {
+            let mut random = random.lock().expect("no draw panics");
+            wasi.secure_random(StdRng::from_rng(&mut random));
+            wasi.insecure_random(StdRng::from_rng(&mut random));
+            wasi.insecure_random_seed(random.random());
+        }
         for (name, value) in &grants.environment {
             wasi.env(name, value);
         }

@@ -21,10 +21,14 @@ mod variables;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -93,6 +97,10 @@ pub struct Options {
     pub hook: Option<Arc<dyn CallHook>>,
     /// Whether all work is done on the caller's thread; a test that replays needs it.
     pub single_threaded: bool,
+    /// Draws all randomness of the components from this seed; a test that replays needs it.
+    pub random_seed: Option<u64>,
+    /// Drops what the components log.
+    pub quiet: bool,
 }
 
 impl Options {
@@ -106,6 +114,8 @@ impl Options {
             clock: Clock::System,
             hook: None,
             single_threaded: false,
+            random_seed: None,
+            quiet: false,
         }
     }
 
@@ -131,7 +141,7 @@ impl Loaded {
 
 /// An application, loaded and ready to be started.
 pub struct App {
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     components: BTreeMap<String, Arc<Loaded>>,
     options: Options,
 }
@@ -144,8 +154,37 @@ impl App {
     /// Everything that keeps the application from running as written: a manifest feature or an import that
     /// this host does not have, a missing file, a variable without a value.
     pub fn load(manifest_path: &Path, options: Options) -> Result<Self> {
-        let manifest = Manifest::load(manifest_path)?;
+        let manifest = Arc::new(Manifest::load(manifest_path)?);
         let base = manifest_path.parent().unwrap_or(Path::new("."));
+        let engine = engine(&options.reuse)?;
+        let linker = linker(&engine)?;
+        let mut compiled = BTreeMap::new();
+        for (name, component) in &manifest.components {
+            let bytes = compose::compose(name, component, base)?;
+            let pre = Component::new(&engine, bytes)
+                .and_then(|component| linker.instantiate_pre(&component))
+                .map_err(anyhow::Error::from)
+                .with_context(|| format!("component {name:?} cannot run here"))?;
+            compiled.insert(name.clone(), pre);
+        }
+        Self::configure(manifest, &engine, compiled, options)
+    }
+
+    /// The same application with other options, without compiling it again. How instances are used stays as it
+    /// was.
+    pub fn reconfigured(&self, options: Options) -> Result<Self> {
+        let engine = self.components.values().next().map(|loaded| loaded.engine.clone());
+        let engine = engine.context("the manifest has no components")?;
+        let compiled = self.components.iter().map(|(name, loaded)| (name.clone(), loaded.pre.clone()));
+        Self::configure(self.manifest.clone(), &engine, compiled.collect(), options)
+    }
+
+    fn configure(
+        manifest: Arc<Manifest>,
+        engine: &Engine,
+        compiled: BTreeMap<String, InstancePre<InstanceState>>,
+        options: Options,
+    ) -> Result<Self> {
         std::fs::create_dir_all(&options.state_dir)
             .with_context(|| format!("cannot make the folder {}", options.state_dir.display()))?;
         let variables = manifest.resolve_variables(&options.variables)?;
@@ -154,10 +193,10 @@ impl App {
             KeyValueLocation::File => KeyValueStore::file(&options.state_dir.join("sqlite_key_value.db"))?,
             KeyValueLocation::Given(store) => store.clone(),
         };
-        let engine = engine(&options.reuse)?;
-        let linker = linker(&engine).map_err(anyhow::Error::from)?;
+        let random = options.random_seed.map(|seed| Arc::new(Mutex::new(StdRng::seed_from_u64(seed))));
         let mut components = BTreeMap::new();
-        for (name, component) in &manifest.components {
+        for (name, pre) in compiled {
+            let component = &manifest.components[&name];
             let fill = |template: &String| manifest::fill_template(template, &variables);
             let filled = component.variables.iter().map(|(name, value)| Ok((name.clone(), fill(value)?)));
             let grants = Grants {
@@ -174,14 +213,11 @@ impl App {
                 hook: options.hook.clone(),
                 clock: options.clock.clone(),
                 single_threaded: options.single_threaded,
+                random: random.clone(),
+                quiet: options.quiet,
             };
-            let bytes = compose::compose(name, component, base)?;
-            let pre = Component::new(&engine, bytes)
-                .and_then(|component| linker.instantiate_pre(&component))
-                .map_err(anyhow::Error::from)
-                .with_context(|| format!("component {name:?} cannot run here"))?;
             let loaded = Loaded { name: name.clone(), engine: engine.clone(), pre, grants: Arc::new(grants) };
-            components.insert(name.clone(), Arc::new(loaded));
+            components.insert(name, Arc::new(loaded));
         }
         Ok(Self { manifest, components, options })
     }
@@ -191,22 +227,39 @@ impl App {
         &self.manifest
     }
 
+    fn component(&self, name: &str) -> Arc<Loaded> {
+        self.components[name].clone()
+    }
+
+    fn crons(&self) -> Result<Vec<CronSchedule>> {
+        let triggers = self.manifest.triggers.cron.iter();
+        let schedule = |trigger: &manifest::CronTrigger| {
+            let clock = self.options.clock.clone();
+            CronSchedule::new(&trigger.cron_expression, self.component(&trigger.component), clock)
+        };
+        triggers.map(schedule).collect()
+    }
+
+    fn server(&self) -> Result<Arc<HttpServer>> {
+        let triggers = self.manifest.triggers.http.iter();
+        let routes = triggers.map(|trigger| (trigger.route.clone(), self.component(&trigger.component)));
+        Ok(Arc::new(HttpServer::new(routes.collect(), self.options.reuse)?))
+    }
+
+    /// The application without sockets and schedules: a test decides which request or tick comes when.
+    pub fn driven(&self) -> Result<DrivenApp> {
+        Ok(DrivenApp { server: self.server()?, crons: self.crons()? })
+    }
+
     /// Binds `listen` and starts all triggers in the background of the current tokio runtime.
     pub async fn start(&self, listen: SocketAddr) -> Result<RunningApp> {
-        let component = |name: &String| self.components[name].clone();
-        let triggers = &self.manifest.triggers;
-        let mut crons = Vec::new();
-        for trigger in &triggers.cron {
-            let clock = self.options.clock.clone();
-            crons.push(CronSchedule::new(&trigger.cron_expression, component(&trigger.component), clock)?);
-        }
+        let crons = self.crons()?;
         let mut timers = Vec::new();
-        for trigger in &triggers.timer {
+        for trigger in &self.manifest.triggers.timer {
             let interval = Duration::from_secs(trigger.interval_secs);
-            timers.push(TimerSchedule::new(interval, component(&trigger.component))?);
+            timers.push(TimerSchedule::new(interval, self.component(&trigger.component))?);
         }
-        let routes = triggers.http.iter().map(|trigger| (trigger.route.clone(), component(&trigger.component)));
-        let server = Arc::new(HttpServer::new(routes.collect(), self.options.reuse)?);
+        let server = self.server()?;
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
 
@@ -230,7 +283,35 @@ impl App {
     }
 }
 
-/// An application that serves. Dropping it ends it at once, as a crash would.
+/// An application whose every step a test decides; see [`App::driven`].
+pub struct DrivenApp {
+    server: Arc<HttpServer>,
+    crons: Vec<CronSchedule>,
+}
+
+impl DrivenApp {
+    /// Sends a request and waits for the whole answer; `None` when the answer breaks off.
+    pub async fn request(&self, request: ::http::Request<Bytes>) -> Option<::http::Response<Bytes>> {
+        let request = request.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync());
+        let local = SocketAddr::from(([127, 0, 0, 1], 80));
+        let (parts, body) = self.server.answer(request, local).await.into_parts();
+        let body = body.collect().await.ok()?.to_bytes();
+        Some(::http::Response::from_parts(parts, body))
+    }
+
+    /// Does what a second of the cron triggers does: calls each of their components once.
+    pub async fn tick(&self) {
+        for cron in &self.crons {
+            cron.call_now().await;
+        }
+    }
+}
+
+/// How long calls and requests in flight have to end when the application stops.
+const STOP_GRACE: Duration = Duration::from_secs(12);
+
+/// An application that serves. Dropping it ends its triggers at once; requests on open connections end with
+/// the tokio runtime.
 pub struct RunningApp {
     address: SocketAddr,
     stop: watch::Sender<bool>,
@@ -248,13 +329,20 @@ impl RunningApp {
         self.triggers.join_next().await.unwrap_or(Ok(Ok(())))?
     }
 
-    /// Stops it: no new requests or calls, and those in flight come to their end.
+    /// Stops it: no new requests or calls, and those in flight come to their end, if they do within seconds.
     pub async fn stop(mut self) -> Result<()> {
         self.stop.send_replace(true);
-        while let Some(ended) = self.triggers.join_next().await {
-            ended??;
-        }
-        Ok(())
+        let all_ended = async {
+            while let Some(ended) = self.triggers.join_next().await {
+                ended??;
+            }
+            Ok(())
+        };
+        let ended = tokio::time::timeout(STOP_GRACE, all_ended).await;
+        ended.unwrap_or_else(|_| {
+            tracing::warn!("some calls did not end within {STOP_GRACE:?}");
+            Ok(())
+        })
     }
 }
 

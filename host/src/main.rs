@@ -120,8 +120,11 @@ async fn run(up: Up) -> Result<()> {
     match failure {
         Some(failure) => failure,
         None => {
-            println!("stopping: requests in flight come to their end");
-            running.stop().await
+            println!("stopping: requests in flight come to their end; once more to stop at once");
+            tokio::select! {
+                stopped = running.stop() => stopped,
+                () = asked_to_stop() => std::process::exit(130),
+            }
         }
     }
 }

@@ -61,6 +61,9 @@ impl AllowedHost {
             },
         };
         let scheme = (scheme != "*").then(|| scheme.to_ascii_lowercase());
+        if !matches!(scheme.as_deref(), None | Some("http" | "https")) {
+            bail!("allowed_outbound_hosts: {entry:?} is not for HTTP, which is all that this host sends");
+        }
         Ok(Self { scheme, host, ports })
     }
 
@@ -108,7 +111,16 @@ mod tests {
 
     #[test]
     fn what_is_no_entry_is_refused() {
-        for entry in ["example.com", "http://", "http://a/b", "http://a:x", "http://*a", "http://self", "http://*.*"] {
+        for entry in [
+            "example.com",
+            "http://",
+            "http://a/b",
+            "http://a:x",
+            "http://*a",
+            "http://self",
+            "http://*.*",
+            "redis://a",
+        ] {
             assert!(AllowedHost::parse(entry).is_err(), "{entry}");
         }
     }

@@ -52,7 +52,8 @@ impl CronSchedule {
             let now = this.now();
             let Some(next) = next_after(&this.cron, now) else {
                 tracing::warn!("the schedule of {} has no further time", this.component.name);
-                return;
+                let _ = stop.wait_for(|stop| *stop).await;
+                break;
             };
             let wait = (next - now).to_std().unwrap_or_default();
             if until_stopped(&mut stop, tokio::time::sleep(wait)).await.is_none() {
@@ -64,6 +65,11 @@ impl CronSchedule {
             calls.spawn(async move { called.call(next.timestamp()).await });
         }
         while calls.join_next().await.is_some() {}
+    }
+
+    /// Calls the component once, now.
+    pub async fn call_now(&self) {
+        self.call(self.now().timestamp()).await;
     }
 
     async fn call(&self, timestamp: i64) {

@@ -34,6 +34,7 @@ impl Connection {
         parameters: Vec<Value>,
     ) -> Result<Result<QueryResult, Error>> {
         let connection = self.0.clone();
+        let sql = grants.hook.as_ref().and_then(|hook| hook.rewrite(&sql)).unwrap_or(sql);
         let subject = sql.clone();
         let work = move || query(&connection.lock().expect("no query panics"), &sql, &parameters).map_err(io);
         grants.call(CallKind::SqliteExecute, &subject, true, Error::Io, work).await
