@@ -1,0 +1,122 @@
+//! `cargo sim`: many runs, from the command line.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use simulator::planted::Planted;
+use simulator::{Faults, Report, Settings, Simulator};
+
+/// Runs the real components through every fault, from seeds.
+#[derive(Parser)]
+struct Cli {
+    /// How many seeds are run, each another history.
+    #[arg(long, default_value_t = 300)]
+    seeds: u64,
+    /// Run this seed only, and print its history.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Which faults there are: random, exhaustive (the machine dies at each call in turn), or none.
+    #[arg(long, default_value = "random", value_parser = ["random", "exhaustive", "none"])]
+    faults: String,
+    /// How many actions each client has.
+    #[arg(long, default_value_t = Settings::ACTIONS)]
+    actions: usize,
+    /// Plant each of the known mistakes in turn, and see that it is found.
+    #[arg(long)]
+    planted: bool,
+    /// How many runs go side by side.
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    threads: usize,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let simulator = Simulator::load()?;
+    if cli.planted {
+        return planted(&simulator, cli.seeds);
+    }
+    let faults = if cli.faults == "random" { Faults::Random } else { Faults::None };
+    let settings = |seed| Settings { seed, faults, actions: cli.actions, planted: None };
+    if cli.faults == "exhaustive" {
+        let calls = simulator.run(settings(cli.seed.unwrap_or(0))).calls;
+        let deaths: Vec<Settings> = (0..calls * 2)
+            .map(|number| Settings {
+                faults: Faults::DeathAt { call: number / 2, after: number % 2 == 1 },
+                ..settings(cli.seed.unwrap_or(0))
+            })
+            .collect();
+        return run_all(&simulator, &deaths, cli.threads);
+    }
+    if let Some(seed) = cli.seed {
+        let report = simulator.run(settings(seed));
+        report.history.iter().for_each(|line| println!("{line}"));
+        ensure!(report.violation.is_none(), "violated: {}", report.violation.unwrap_or_default());
+        return Ok(());
+    }
+    let all: Vec<Settings> = (cli.from..cli.from + cli.seeds).map(settings).collect();
+    run_all(&simulator, &all, cli.threads)
+}
+
+/// Runs all, and tells the first violation with the command that shows it again.
+fn run_all(simulator: &Simulator, all: &[Settings], threads: usize) -> Result<()> {
+    let (next, calls, injected, deaths) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let violated: Mutex<Option<(Settings, Report)>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while violated.lock().unwrap().is_none() {
+                    let Some(settings) = all.get(next.fetch_add(1, Ordering::Relaxed) as usize) else { return };
+                    let report = simulator.run(*settings);
+                    calls.fetch_add(report.calls, Ordering::Relaxed);
+                    injected.fetch_add(report.injected, Ordering::Relaxed);
+                    deaths.fetch_add(report.deaths, Ordering::Relaxed);
+                    if report.violation.is_some() {
+                        violated.lock().unwrap().get_or_insert((*settings, report));
+                    }
+                }
+            });
+        }
+    });
+    let [calls, injected, deaths] = [calls, injected, deaths].map(AtomicU64::into_inner);
+    if let Some((settings, report)) = violated.into_inner().unwrap() {
+        let (settings, report) = simulator.shorten(settings, report);
+        report.history.iter().for_each(|line| println!("{line}"));
+        println!("\nto see it again: {}", settings.command());
+        anyhow::bail!("violated: {}", report.violation.unwrap_or_default());
+    }
+    println!(
+        "{} runs, {calls} calls, {injected} faults in them, {deaths} deaths of the machine: no violation",
+        all.len()
+    );
+    Ok(())
+}
+
+fn planted(simulator: &Simulator, seeds: u64) -> Result<()> {
+    let mut missed = Vec::new();
+    for planted in Planted::ALL {
+        match simulator.find(planted, seeds) {
+            Some((seed, violation)) => println!("{planted:?}: found by seed {seed}: {violation}"),
+            None => {
+                println!("{planted:?}: NOT FOUND");
+                missed.push(planted);
+            }
+        }
+    }
+    ensure!(missed.is_empty(), "not found within {seeds} seeds: {missed:?}");
+    Ok(())
+}

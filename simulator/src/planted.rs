@@ -1,0 +1,120 @@
+//! Mistakes that are planted on purpose: each is found by the simulator, or the simulator is no good.
+//!
+//! A mistake is a statement that the components send and another one that is run in its place, so that no
+//! other build of the components is needed.
+
+/// A planted mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Orders are acknowledged before they are synced to disk.
+    AcknowledgeBeforeSync,
+    /// A worker whose lease ran out can still settle.
+    NoFencing,
+    /// A verdict is carried out whatever the order's status is by then.
+    SettleAnyStatus,
+    /// Orders without a message, and parked or retried ones, are never taken up.
+    NoReconcile,
+    /// Orders whose lease ran out are never taken up again.
+    LostLeasesStayLost,
+    /// A message starts an order again whatever its status is.
+    MessagesStartAnything,
+    /// An order can be cancelled whatever its status is.
+    CancelAnything,
+    /// An order can be retried whatever its status is.
+    RetryAnything,
+    /// The counters are not part of the change that they count.
+    CountersOutsideTheChange,
+    /// The key and what is done under it are two changes.
+    KeyOutsideTheTransaction,
+    /// Answers are not kept.
+    ForgetAnswers,
+    /// The number of attempts has no limit.
+    NoLimitOfAttempts,
+    /// An order that is sent again with other content takes that content on.
+    OverwriteOnConflict,
+    /// The history leaves changes out.
+    HistoryWithGaps,
+    /// An attempt that follows a lost one has the same number.
+    SameNumberAfterLoss,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::AcknowledgeBeforeSync,
+        Self::NoFencing,
+        Self::SettleAnyStatus,
+        Self::NoReconcile,
+        Self::LostLeasesStayLost,
+        Self::MessagesStartAnything,
+        Self::CancelAnything,
+        Self::RetryAnything,
+        Self::CountersOutsideTheChange,
+        Self::KeyOutsideTheTransaction,
+        Self::ForgetAnswers,
+        Self::NoLimitOfAttempts,
+        Self::OverwriteOnConflict,
+        Self::HistoryWithGaps,
+        Self::SameNumberAfterLoss,
+    ];
+
+    /// What is run in the place of `statement`; `None` leaves it as it is.
+    pub fn rewrite(self, statement: &str) -> Option<String> {
+        let replace = |from: &str, to: &str| statement.contains(from).then(|| statement.replace(from, to));
+        let among = |mark: &str, from: &str, to: &str| {
+            statement.contains(mark).then(|| {
+                assert!(statement.contains(from), "the planted mistake no longer fits: {statement}");
+                statement.replace(from, to)
+            })
+        };
+        match self {
+            Self::AcknowledgeBeforeSync => replace("PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),
+            Self::NoFencing => among("AS verdict", "AND orders.attempts = verdict.attempt", ""),
+            Self::SettleAnyStatus => among(
+                "AS verdict",
+                "AND orders.status = 'Processing' AND orders.parked = 0",
+                "AND orders.due_at IS NOT NULL OR orders.seq = verdict.seq",
+            ),
+            Self::NoReconcile => among("SELECT 1 FROM orders", "LIMIT 1", "LIMIT 0"),
+            Self::LostLeasesStayLost => among("SET suspect = 1,", "LIMIT 1", "LIMIT 0"),
+            Self::MessagesStartAnything => among(
+                "attempts = 1, started_at = ?2",
+                "AND status = 'Pending' AND attempts = 0",
+                "AND finished_at IS NULL",
+            )
+            .map(|statement| statement.replace("attempts = 1,", "attempts = attempts + 1,")),
+            Self::CancelAnything => among("SET status = 'Cancelled'", "AND status = 'Pending'", ""),
+            Self::RetryAnything => among(
+                "attempts_forgiven = attempts\n     WHERE order_id",
+                "AND status = 'Failed'",
+                "AND status <> 'Pending'",
+            ),
+            Self::CountersOutsideTheChange => among(
+                "CREATE TRIGGER orders_status_changed",
+                "WHEN OLD.status <> NEW.status",
+                "WHEN OLD.status <> NEW.status AND NEW.seq % 3 > 0",
+            ),
+            Self::KeyOutsideTheTransaction => match statement {
+                "BEGIN IMMEDIATE" | "COMMIT" => Some("SELECT 1".to_owned()),
+                _ => None,
+            },
+            Self::ForgetAnswers => {
+                among("INSERT OR REPLACE INTO idempotency_keys", "FROM json_each(?1)", "FROM json_each(?1) WHERE 0")
+            }
+            Self::NoLimitOfAttempts => among("failure = 'its lease ran out'", "LIMIT 100", "LIMIT 0"),
+            Self::OverwriteOnConflict => among(
+                "INSERT INTO orders (order_id",
+                "DO NOTHING",
+                "DO UPDATE SET total_amount = excluded.total_amount WHERE total_amount <> excluded.total_amount",
+            ),
+            Self::HistoryWithGaps => among(
+                "CREATE TRIGGER orders_changed_history",
+                "FROM order_events WHERE seq = NEW.seq",
+                "FROM order_events WHERE seq = NEW.seq AND NEW.status <> 'Completed'",
+            ),
+            Self::SameNumberAfterLoss => {
+                among("SET suspect = 1,", "attempts = attempts + (parked = 0),", "attempts = attempts,")
+            }
+        }
+    }
+}
