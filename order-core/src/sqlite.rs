@@ -196,7 +196,8 @@ const CLAIM_SUSPECT: &str = concat!(
          changed_at = iif(parked = 1, changed_at, ?1), parked = 0, due_at = ?2
      WHERE seq = (
          SELECT seq FROM orders
-         WHERE due_at <= ?1 AND status = 'Processing' AND (parked = 0 OR suspect = 1)
+         WHERE due_at <= ?1 AND status = 'Processing'
+           AND iif(parked = 1, suspect = 1, attempts - attempts_forgiven < ?3)
          ORDER BY due_at LIMIT 1)
      RETURNING ",
     claim_columns!()
@@ -381,8 +382,14 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
         claims_from_rows(self.execute(CLAIM_DUE, parameters).await?)
     }
 
-    async fn claim_suspect(&self, now: Timestamp, lease_until: Timestamp) -> Result<Option<Claim>, StoreError> {
-        Ok(claims_from_rows(self.execute(CLAIM_SUSPECT, vec![now.into(), lease_until.into()]).await?)?.pop())
+    async fn claim_suspect(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        max_attempts: u32,
+    ) -> Result<Option<Claim>, StoreError> {
+        let parameters = vec![now.into(), lease_until.into(), Value::Integer(max_attempts.into())];
+        Ok(claims_from_rows(self.execute(CLAIM_SUSPECT, parameters).await?)?.pop())
     }
 
     async fn fail_exhausted(&self, now: Timestamp, max_attempts: u32) -> Result<usize, StoreError> {

@@ -227,8 +227,14 @@ pub trait OrderStore {
     async fn claim_due(&self, now: Timestamp, lease_until: Timestamp, limit: u32) -> Result<Vec<Claim>, StoreError>;
 
     /// Takes the one order that is longest due of those that may have brought a worker down: one whose lease
-    /// ran out starts a new attempt, and one whose attempt follows such a loss goes on with it.
-    async fn claim_suspect(&self, now: Timestamp, lease_until: Timestamp) -> Result<Option<Claim>, StoreError>;
+    /// ran out starts a new attempt, if it has one left of `max_attempts`, and one whose attempt follows such
+    /// a loss goes on with it.
+    async fn claim_suspect(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        max_attempts: u32,
+    ) -> Result<Option<Claim>, StoreError>;
 
     /// Fails up to a hundred orders whose lease ran out on their last allowed attempt. Answers how many.
     async fn fail_exhausted(&self, now: Timestamp, max_attempts: u32) -> Result<usize, StoreError>;

@@ -72,7 +72,7 @@ async fn claim_due<S: OrderStore>(store: &S, now: i64) -> Vec<Claim> {
 }
 
 async fn claim_suspect<S: OrderStore>(store: &S, now: i64) -> Option<Claim> {
-    store.claim_suspect(at(now), at(now).plus_millis(LEASE)).await.unwrap()
+    store.claim_suspect(at(now), at(now).plus_millis(LEASE), 3).await.unwrap()
 }
 
 async fn settle<S: OrderStore>(store: &S, claim: &Claim, verdict: Verdict, now: i64) -> bool {
@@ -277,7 +277,10 @@ async fn an_order_that_loses_its_last_lease_fails<S: OrderStore>(store: S) {
     assert_eq!(store.fail_exhausted(at(expiry), 2).await.unwrap(), 0);
     claim_suspect(&store, expiry).await.unwrap();
     assert_eq!(store.fail_exhausted(at(expiry + LEASE as i64 - 1), 2).await.unwrap(), 0);
-    assert_eq!(store.fail_exhausted(at(expiry + LEASE as i64), 2).await.unwrap(), 1);
+    // There is no attempt left, whether it was failed already or not.
+    let last_expiry = at(expiry + LEASE as i64);
+    assert_eq!(store.claim_suspect(last_expiry, last_expiry, 2).await.unwrap(), None);
+    assert_eq!(store.fail_exhausted(last_expiry, 2).await.unwrap(), 1);
     assert_eq!(status(&store, "a").await, Status::Failed);
     assert_eq!(status(&store, "b").await, Status::Pending);
     let attempts = store.attempts("a").await.unwrap().unwrap();

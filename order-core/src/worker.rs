@@ -125,10 +125,11 @@ impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C
     /// other with it, and the one that always falls uses up its attempts alone.
     pub async fn look_after(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
-        self.store.fail_exhausted(now, self.config.retry.max_attempts).await?;
+        let max_attempts = self.config.retry.max_attempts;
+        self.store.fail_exhausted(now, max_attempts).await?;
         for _ in 0..SUSPECTS_PER_TICK {
             let now = self.clock.now();
-            match self.store.claim_suspect(now, now.plus_millis(self.config.lease_ms)).await? {
+            match self.store.claim_suspect(now, now.plus_millis(self.config.lease_ms), max_attempts).await? {
                 Some(claim) => self.process(&[claim]).await?,
                 None => break,
             }

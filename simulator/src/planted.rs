@@ -10,8 +10,8 @@ pub enum Planted {
     AcknowledgeBeforeSync,
     /// A worker whose lease ran out can still settle.
     NoFencing,
-    /// A verdict is carried out whatever the order's status is by then.
-    SettleAnyStatus,
+    /// A verdict is carried out whatever became of the order meanwhile.
+    SettleAnyones,
     /// Orders without a message, and parked or retried ones, are never taken up.
     NoReconcile,
     /// Orders whose lease ran out are never taken up again.
@@ -43,7 +43,7 @@ impl Planted {
     pub const ALL: [Self; 15] = [
         Self::AcknowledgeBeforeSync,
         Self::NoFencing,
-        Self::SettleAnyStatus,
+        Self::SettleAnyones,
         Self::NoReconcile,
         Self::LostLeasesStayLost,
         Self::MessagesStartAnything,
@@ -70,11 +70,10 @@ impl Planted {
         match self {
             Self::AcknowledgeBeforeSync => replace("PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),
             Self::NoFencing => among("AS verdict", "AND orders.attempts = verdict.attempt", ""),
-            Self::SettleAnyStatus => among(
-                "AS verdict",
-                "AND orders.status = 'Processing' AND orders.parked = 0",
-                "AND orders.due_at IS NOT NULL OR orders.seq = verdict.seq",
-            ),
+            Self::SettleAnyones => {
+                let guards = "AND orders.attempts = verdict.attempt\n       AND orders.status = 'Processing' AND orders.parked = 0";
+                among("AS verdict", guards, "")
+            }
             Self::NoReconcile => among("SELECT 1 FROM orders", "LIMIT 1", "LIMIT 0"),
             Self::LostLeasesStayLost => among("SET suspect = 1,", "LIMIT 1", "LIMIT 0"),
             Self::MessagesStartAnything => among(
@@ -101,17 +100,16 @@ impl Planted {
             Self::ForgetAnswers => {
                 among("INSERT OR REPLACE INTO idempotency_keys", "FROM json_each(?1)", "FROM json_each(?1) WHERE 0")
             }
-            Self::NoLimitOfAttempts => among("failure = 'its lease ran out'", "LIMIT 100", "LIMIT 0"),
+            Self::NoLimitOfAttempts => among("suspect = 0, failure = 'its lease ran out'", "LIMIT 100", "LIMIT 0"),
             Self::OverwriteOnConflict => among(
                 "INSERT INTO orders (order_id",
                 "DO NOTHING",
                 "DO UPDATE SET total_amount = excluded.total_amount WHERE total_amount <> excluded.total_amount",
             ),
-            Self::HistoryWithGaps => among(
-                "CREATE TRIGGER orders_changed_history",
-                "FROM order_events WHERE seq = NEW.seq",
-                "FROM order_events WHERE seq = NEW.seq AND NEW.status <> 'Completed'",
-            ),
+            Self::HistoryWithGaps => {
+                let when = "WHEN OLD.status <> NEW.status OR OLD.attempts <> NEW.attempts";
+                among("CREATE TRIGGER orders_changed_history", when, "WHEN OLD.attempts <> NEW.attempts")
+            }
             Self::SameNumberAfterLoss => {
                 among("SET suspect = 1,", "attempts = attempts + (parked = 0),", "attempts = attempts,")
             }

@@ -22,8 +22,8 @@ use crate::world::{Faults, World};
 /// The variables of every run: short times, so that leases run out and attempts are used up.
 pub const MAX_ATTEMPTS: i64 = 3;
 /// How long the processor takes.
-pub const PROCESSING_TIME_MS: i64 = 200;
-const LEASE_MS: u64 = 5_000;
+pub const PROCESSING_TIME_MS: i64 = 700;
+const LEASE_MS: u64 = 1_500;
 
 /// What is run.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ pub struct Settings {
 
 impl Settings {
     /// How many actions each client has.
-    pub const ACTIONS: usize = 14;
+    pub const ACTIONS: usize = 20;
     const CLIENTS: usize = 3;
 
     /// A run of random faults.

@@ -8,6 +8,7 @@ use host::hook::{CallHook, CallKind, Fate, HostCall};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::planted::Planted;
 
@@ -47,6 +48,8 @@ pub struct World {
     pub died: Notify,
     calls: AtomicU64,
     injected: AtomicU64,
+    /// Until when the processor's calls are likely to hang.
+    hanging_until: Mutex<Option<Instant>>,
 }
 
 impl World {
@@ -63,6 +66,7 @@ impl World {
             died: Notify::new(),
             calls: AtomicU64::new(0),
             injected: AtomicU64::new(0),
+            hanging_until: Mutex::default(),
         }
     }
 
@@ -139,14 +143,22 @@ impl World {
         let in_processor = call.kind == CallKind::Variable && call.subject == "processing_time_ms";
         let roll = self.below(10_000);
         if in_processor {
+            // Hanging comes in bursts, as it does when something behind the processor is down: one worker hangs,
+            // and the one that takes its orders over hangs too.
+            let hanging = self.hanging_until.lock().unwrap().is_some_and(|until| Instant::now() < until);
+            if hanging && self.chance(0.5) {
+                let delay = Duration::from_millis(1_500 + self.below(4_000));
+                return self.inject(call, Fate::Delay(delay, Box::default()));
+            }
             return match roll {
                 // Slow, then hanging beyond every lease, then failing, then trapping.
-                0..400 => self.inject(call, Fate::Delay(Duration::from_millis(self.below(3_000)), Box::default())),
-                400..600 => {
-                    self.inject(call, Fate::Delay(Duration::from_millis(8_000 + self.below(8_000)), Box::default()))
+                0..300 => self.inject(call, Fate::Delay(Duration::from_millis(self.below(3_000)), Box::default())),
+                300..800 => {
+                    *self.hanging_until.lock().unwrap() = Some(Instant::now() + Duration::from_secs(6));
+                    self.inject(call, Fate::Delay(Duration::from_millis(1_500 + self.below(4_000)), Box::default()))
                 }
-                600..1_400 => self.inject(call, Fate::FailBefore("the processor is down".to_owned())),
-                1_400..1_600 => self.inject(call, Fate::DieBefore),
+                800..1_500 => self.inject(call, Fate::FailBefore("the processor is down".to_owned())),
+                1_500..1_700 => self.inject(call, Fate::DieBefore),
                 _ => Fate::Proceed,
             };
         }

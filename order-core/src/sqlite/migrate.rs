@@ -27,9 +27,9 @@ pub(super) async fn migrate<C: Connection>(connection: &C) -> Result<(), StoreEr
     {
         return Ok(());
     }
-    connection.execute("BEGIN IMMEDIATE", vec![]).await?;
+    connection.execute("BEGIN EXCLUSIVE", vec![]).await?;
     let outcome = apply_missing(connection).await;
-    let end = if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    let end = if outcome.is_ok() { "END" } else { "ROLLBACK" };
     let ended = connection.execute(end, vec![]).await;
     outcome.and(ended.map(drop))
 }
