@@ -138,6 +138,21 @@ impl System {
         assert!(killed.is_ok_and(|status| status.success()), "the system was running");
     }
 
+    /// Kills its processes one by one, as `kill -9` does: on Spin, whose triggers are processes, now the one and now
+    /// the other first, with a moment between them.
+    pub fn kill_in_parts(&self, turn: usize) {
+        let process = self.process.as_ref().expect("it was started");
+        let pid = process.id().to_string();
+        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &pid]).output().map(|output| output.stdout);
+        let children = String::from_utf8(children.unwrap_or_default()).unwrap_or_default();
+        let children: Vec<&str> = children.split_whitespace().collect();
+        if let Some(child) = (!children.is_empty()).then(|| children[turn % children.len()]) {
+            let _ = Command::new("kill").args(["-9", child]).status();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let _ = Command::new("kill").args(["-9", "--", &format!("-{pid}")]).status();
+    }
+
     /// Starts it again on the same data, after [`Self::kill`].
     pub async fn restart(&mut self) {
         let killed = self.process.take().expect("it was started").wait();

@@ -114,7 +114,7 @@ async fn store(slot: &'static LocalKey<Slot>) -> Result<Rc<Store>, StoreError> {
 const BACKLOG_COUNTED_EVERY_MS: u64 = 250;
 
 /// Whether so many orders wait that new ones are refused.
-pub async fn backlog_is_full() -> Result<bool, StoreError> {
+pub async fn backlog_is_full(store: &Store) -> Result<bool, StoreError> {
     thread_local! {
         static COUNTED: Cell<Option<(Timestamp, u64)>> = const { Cell::new(None) };
         static LIMIT: Cell<Option<u64>> = const { Cell::new(None) };
@@ -128,7 +128,7 @@ pub async fn backlog_is_full() -> Result<bool, StoreError> {
     let waiting = match fresh {
         Some((_, waiting)) => waiting,
         None => {
-            let waiting = reading_store().await?.metrics().await?.count(Status::Pending);
+            let waiting = store.metrics().await?.count(Status::Pending);
             COUNTED.set(Some((now, waiting)));
             waiting
         }

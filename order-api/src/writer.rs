@@ -236,7 +236,7 @@ async fn carry_out_all(store: &Store, jobs: &[Job]) -> Outcome {
             .filter(|index| answers[*index].is_none() && matches!(jobs[*index].write, Write::Accept(..)))
             .collect()
     };
-    if !new(&answers).is_empty() && orders::backlog_is_full().await? {
+    if !new(&answers).is_empty() && orders::backlog_is_full(store).await? {
         for index in new(&answers) {
             answers[index] = Some(Err(ApiError::Overloaded));
         }

@@ -88,10 +88,6 @@ impl<C: Connection> SqliteStore<C> {
     /// # Errors
     /// [`StoreError::Broken`] when the database has a later version than this build knows.
     pub async fn open(connection: C) -> Result<Self, StoreError> {
-        // In WAL mode readers and the writer do not block each other, and a commit costs one sync. The mode is
-        // kept in the file, so this changes something once. Where a libSQL server has its own way of logging
-        // it may refuse.
-        let _ = connection.execute("PRAGMA journal_mode = WAL", vec![]).await;
         // A commit is durable before it returns, whatever the host's default is.
         connection.execute("PRAGMA synchronous = FULL", vec![]).await?;
         migrate::migrate(&connection).await?;

@@ -1,6 +1,6 @@
 //! Brings a database to the schema of this build.
 
-use super::{Connection, Value};
+use super::{BUSY_RETRIES, Connection, Value};
 use crate::store::StoreError;
 
 /// The files of `migrations/`, in the order of their numbers.
@@ -21,11 +21,26 @@ pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 /// # Errors
 /// [`StoreError::Broken`] when the database has a later version than this build knows.
 pub(super) async fn migrate<C: Connection>(connection: &C) -> Result<(), StoreError> {
-    // The table is missing in a new database only; any other error comes up again below.
-    if let Ok(version) = recorded_version(connection).await
-        && version == SCHEMA_VERSION
-    {
-        return Ok(());
+    for _ in 0..BUSY_RETRIES {
+        // The table is missing in a new database only; any other error comes up again below.
+        if recorded_version(connection).await == Ok(SCHEMA_VERSION) {
+            return Ok(());
+        }
+        match apply(connection).await {
+            // Another one is at it, and done soon.
+            Err(StoreError::Busy) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(StoreError::Busy)
+}
+
+async fn apply<C: Connection>(connection: &C) -> Result<(), StoreError> {
+    // In WAL mode readers and the writer do not block each other, and a commit costs one sync. The mode is kept in
+    // the file, so this is done once, and before there is anything to read. A libSQL server, which has its own
+    // way of logging, may refuse it.
+    if let Err(StoreError::Busy) = connection.execute("PRAGMA journal_mode = WAL", vec![]).await {
+        return Err(StoreError::Busy);
     }
     connection.execute("BEGIN EXCLUSIVE", vec![]).await?;
     let outcome = apply_missing(connection).await;
