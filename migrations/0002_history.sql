@@ -31,7 +31,8 @@ CREATE TABLE order_attempts (
     CHECK ((ended_at IS NULL) = (outcome IS NULL))
 ) WITHOUT ROWID;
 
--- One row per change of status, and one per attempt that follows a lost lease.
+-- One row per change of status after the intake, which the order itself tells, and one per attempt that follows
+-- a lost lease.
 CREATE TABLE order_events (
     seq     INTEGER NOT NULL,
     number  INTEGER NOT NULL,
@@ -52,11 +53,6 @@ BEGIN
     SELECT raise(ABORT, 'the history of an order does not change');
 END;
 
-CREATE TRIGGER orders_inserted_history AFTER INSERT ON orders
-BEGIN
-    INSERT INTO order_events (seq, number, at, status, attempt) VALUES (NEW.seq, 1, NEW.created_at, NEW.status, 0);
-END;
-
 CREATE TRIGGER orders_changed_history AFTER UPDATE OF status, attempts ON orders
 WHEN OLD.status <> NEW.status OR OLD.attempts <> NEW.attempts
 BEGIN
@@ -71,7 +67,7 @@ BEGIN
     INSERT INTO order_attempts (seq, number, started_at)
     SELECT NEW.seq, NEW.attempts, NEW.started_at WHERE NEW.attempts > OLD.attempts;
     INSERT INTO order_events (seq, number, at, status, attempt, reason)
-    SELECT NEW.seq, 1 + max(number), NEW.changed_at, NEW.status, NEW.attempts,
+    SELECT NEW.seq, 1 + coalesce(max(number), 0), NEW.changed_at, NEW.status, NEW.attempts,
            CASE WHEN NEW.status IN ('Pending', 'Failed') AND OLD.status = 'Processing' THEN NEW.failure
                 WHEN NEW.status = 'Processing' AND OLD.status = 'Processing' THEN 'its lease ran out' END
     FROM order_events WHERE seq = NEW.seq;
@@ -84,11 +80,8 @@ BEGIN
 END;
 
 -- Orders of the schema before this one have the history that can be told.
-INSERT INTO order_events (seq, number, at, status, attempt)
-SELECT seq, 1, created_at, 'Pending', 0 FROM orders;
-
 INSERT INTO order_events (seq, number, at, status, attempt, reason)
-SELECT seq, 2, changed_at, status, attempts, failure FROM orders WHERE status <> 'Pending' OR attempts > 0;
+SELECT seq, 1, changed_at, status, attempts, failure FROM orders WHERE status <> 'Pending' OR attempts > 0;
 
 INSERT INTO order_attempts (seq, number, started_at, ended_at, outcome, reason)
 SELECT seq, attempts, started_at, iif(status = 'Processing', NULL, changed_at),

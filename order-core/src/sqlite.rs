@@ -245,8 +245,13 @@ const SELECT_DEAD_LETTERS: &str = concat!(
     " AND (?5 IS NULL OR (finished_at, seq) > (?5, ?6)) ORDER BY finished_at, seq LIMIT ?7"
 );
 
-const SELECT_EVENTS: &str = "SELECT at, status, attempt, reason FROM order_events
-     WHERE seq = (SELECT seq FROM orders WHERE order_id = ?1) ORDER BY number";
+// The first event is the intake, which the order itself tells.
+const SELECT_EVENTS: &str = "SELECT created_at AS at, 'Pending' AS status, 0 AS attempt, NULL AS reason, 0 AS number
+     FROM orders WHERE order_id = ?1
+     UNION ALL
+     SELECT at, status, attempt, reason, number FROM order_events
+     WHERE seq = (SELECT seq FROM orders WHERE order_id = ?1)
+     ORDER BY number";
 
 const SELECT_ATTEMPTS: &str = "SELECT number, started_at, ended_at, outcome, reason FROM order_attempts
      WHERE seq = (SELECT seq FROM orders WHERE order_id = ?1) ORDER BY number";
@@ -468,7 +473,6 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
             })
         });
         let events = events.collect::<Result<Vec<_>, StoreError>>()?;
-        // Every order has the event of its intake.
         Ok(Some(events).filter(|events| !events.is_empty()))
     }
 

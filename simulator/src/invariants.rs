@@ -167,9 +167,11 @@ fn check_history(db: &Connection, rows: &[Row]) -> Result<(), String> {
             db.prepare("SELECT number, status, attempt FROM order_events WHERE seq = ?1 ORDER BY number")?;
         let mut attempts = db.prepare("SELECT number, outcome FROM order_attempts WHERE seq = ?1 ORDER BY number")?;
         for row in rows {
-            let told: Vec<(i64, String, i64)> = events
+            let mut told: Vec<(i64, String, i64)> = events
                 .query_map([row.seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect::<Result<_, _>>()?;
+            // The intake, which the order itself tells.
+            told.insert(0, (0, "Pending".to_owned(), 0));
             let tried: Vec<(i64, Option<String>)> =
                 attempts.query_map([row.seq], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
             if let Err(what) = check_events(&told, row).and_then(|()| check_attempts(&tried, row)) {
@@ -183,7 +185,7 @@ fn check_history(db: &Connection, rows: &[Row]) -> Result<(), String> {
 
 /// The events are numbered, each follows from the one before, and the last one tells the order's state.
 fn check_events(events: &[(i64, String, i64)], row: &Row) -> Result<(), String> {
-    if !events.iter().map(|event| event.0).eq(1..=events.len() as i64) {
+    if !events.iter().map(|event| event.0).eq(0..events.len() as i64) {
         return Err("its events are not numbered".to_owned());
     }
     match events.last() {
