@@ -28,11 +28,22 @@ pub struct Sent {
     pub cancelled: bool,
 }
 
-/// A connection that looks and leaves no trace: it does not even write back the log when it is the last.
-fn look(path: &Path) -> rusqlite::Result<Connection> {
-    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    Ok(db)
+/// A connection that looks and leaves no trace: it does not even write back the log when it is the last. It is
+/// opened when it is first needed, and must go before the machine comes back.
+#[derive(Default)]
+pub struct Onlooker(Option<Connection>);
+
+impl Onlooker {
+    fn connection(&mut self, path: &Path) -> rusqlite::Result<&mut Connection> {
+        match &mut self.0 {
+            Some(db) => Ok(db),
+            none => {
+                let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+                db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+                Ok(none.insert(db))
+            }
+        }
+    }
 }
 
 /// What every order's row says.
@@ -49,7 +60,7 @@ struct Row {
 }
 
 fn rows(db: &Connection) -> rusqlite::Result<Vec<Row>> {
-    let mut statement = db.prepare(
+    let mut statement = db.prepare_cached(
         "SELECT seq, order_id, user_id, item_ids, total_amount, status, attempts, attempts_forgiven, started_at, finished_at
          FROM orders",
     )?;
@@ -74,11 +85,10 @@ fn rows(db: &Connection) -> rusqlite::Result<Vec<Row>> {
 /// # Errors
 /// What does not hold, in words. A database that cannot be read now (it is locked, or new) holds everything,
 /// unless it is the end.
-pub fn check(path: &Path, ledger: &Ledger, at_end: bool) -> Result<(), String> {
-    let read = || -> rusqlite::Result<Result<(), String>> {
-        let mut db = look(path)?;
+pub fn check(onlooker: &mut Onlooker, path: &Path, ledger: &Ledger, at_end: bool) -> Result<(), String> {
+    let mut read = || -> rusqlite::Result<Result<(), String>> {
         // One snapshot for all queries.
-        let db = db.transaction()?;
+        let db = onlooker.connection(path)?.transaction()?;
         let rows = rows(&db)?;
         Ok(check_rows(&rows, ledger, at_end)
             .and_then(|()| check_counters(&db))
@@ -164,8 +174,9 @@ fn check_counters(db: &Connection) -> Result<(), String> {
 fn check_history(db: &Connection, rows: &[Row]) -> Result<(), String> {
     let read = || -> rusqlite::Result<Result<(), String>> {
         let mut events =
-            db.prepare("SELECT number, status, attempt FROM order_events WHERE seq = ?1 ORDER BY number")?;
-        let mut attempts = db.prepare("SELECT number, outcome FROM order_attempts WHERE seq = ?1 ORDER BY number")?;
+            db.prepare_cached("SELECT number, status, attempt FROM order_events WHERE seq = ?1 ORDER BY number")?;
+        let mut attempts =
+            db.prepare_cached("SELECT number, outcome FROM order_attempts WHERE seq = ?1 ORDER BY number")?;
         for row in rows {
             let mut told: Vec<(i64, String, i64)> = events
                 .query_map([row.seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?

@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 
 use crate::client::{Client, Reach};
 use crate::disk::Disk;
-use crate::invariants::{Ledger, check};
+use crate::invariants::{Ledger, Onlooker, check};
 use crate::planted::Planted;
 use crate::world::{Faults, World};
 
@@ -152,8 +152,9 @@ impl Simulator {
                 let app = Rc::new(app.driven().expect("the application can be driven"));
                 let checked = {
                     let (world, ledger) = (world.clone(), ledger.clone());
+                    let onlooker = RefCell::new(Onlooker::default());
                     Rc::new(move |at_end: bool| {
-                        if let Err(what) = check(&database, &ledger.borrow(), at_end) {
+                        if let Err(what) = check(&mut onlooker.borrow_mut(), &database, &ledger.borrow(), at_end) {
                             world.violated(what);
                         }
                     })
