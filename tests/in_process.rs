@@ -21,6 +21,11 @@ struct Running {
 impl Running {
     /// Starts the system with a clock that stands at [`NOW`] and runs with tokio's time.
     async fn start(variables: &[(&str, &str)], hook: Option<Arc<dyn CallHook>>) -> Self {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
+        Self::start_from(&manifest, variables, hook).await
+    }
+
+    async fn start_from(manifest: &Path, variables: &[(&str, &str)], hook: Option<Arc<dyn CallHook>>) -> Self {
         system::build();
         let state = tempfile::tempdir().unwrap();
         let clock = TestClock::starting_at(NOW);
@@ -29,8 +34,7 @@ impl Running {
         options.clock = Clock::Test(clock.clone());
         options.hook = hook;
         options.single_threaded = true;
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
-        let app = App::load(&manifest, options).unwrap().start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let app = App::load(manifest, options).unwrap().start("127.0.0.1:0".parse().unwrap()).await.unwrap();
         Self { app, client: reqwest::Client::new(), clock, _state: state }
     }
 
@@ -67,6 +71,24 @@ async fn an_hour_of_processing_passes_when_the_clock_says_so() {
     let completed = system.wait_for("slow", "Completed").await;
     assert!(completed["completed_at"].as_str().unwrap().starts_with("2027-01-15T09:00:0"), "{completed}");
     assert_eq!(completed["attempts"], 1);
+    system.app.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_timer_trigger_is_another_door_to_the_same_worker() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manifest = std::fs::read_to_string(project.join("spin.toml")).unwrap();
+    let (before, after) = manifest.split_once("[[trigger.cron]]").unwrap();
+    let (_, after) = after.split_once("[component.order-api]").unwrap();
+    let timer = "[[trigger.timer]]\ninterval_secs = 1\ncomponent = \"order-worker\"\n\n[component.order-api]";
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(project.join("target"), folder.path().join("target")).unwrap();
+    let path = folder.path().join("spin.toml");
+    std::fs::write(&path, format!("{before}{timer}{after}")).unwrap();
+
+    let system = Running::start_from(&path, &[("processing_time_ms", "10")], None).await;
+    assert_eq!(system.order("timed").await, 202);
+    assert_eq!(system.wait_for("timed", "Completed").await["attempts"], 1);
     system.app.stop().await.unwrap();
 }
 
