@@ -202,8 +202,10 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                 /// An order has five fields; more than this is no order in anyone's language.
                 const MAX_FIELDS: usize = 1_000;
                 let mut fields = Fields { values: BTreeMap::new(), repeated: Vec::new() };
+                let mut seen = 0;
                 while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    if fields.values.len() + fields.repeated.len() >= MAX_FIELDS {
+                    seen += 1;
+                    if seen > MAX_FIELDS {
                         return Err(A::Error::custom(format!("more than {MAX_FIELDS} fields")));
                     }
                     if fields.values.insert(name.clone(), value).is_some() && !fields.repeated.contains(&name) {
@@ -318,6 +320,33 @@ mod tests {
     }
 
     #[test]
+    fn null_is_a_field_that_is_not_there_where_that_is_allowed() {
+        let body = r#"{"order_id": null, "user_id": 1, "item_ids": [1], "total_amount": 1, "currency": null}"#;
+        let order = parse(CANONICAL, body).unwrap();
+        assert_eq!((order.order_id.as_str(), order.currency), ("new", Currency::default()));
+        assert!(parse(Shape { order_id: OrderIdField::Required, ..CANONICAL }, body).is_err());
+        assert_eq!(pointers(r#"{"user_id": null, "item_ids": [1], "total_amount": 1}"#), ["#/user_id"]);
+    }
+
+    #[test]
+    fn errors_and_fields_are_limited_in_number() {
+        let items = vec!["null"; 1_000].join(",");
+        let errors = pointers(&format!(r#"{{"user_id": 1, "item_ids": [{items}], "total_amount": 1}}"#));
+        assert_eq!(errors.len(), MAX_ERRORS);
+        let order = |others: usize| {
+            let others: String = (0..others).map(|number| format!(r#", "x{number}": 0"#)).collect();
+            parse(CANONICAL, &format!(r#"{{"user_id": 1, "item_ids": [1], "total_amount": 1{others}}}"#))
+        };
+        assert!(order(997).is_ok());
+        assert!(matches!(order(998), Err(Rejection::Malformed(message)) if message.contains("1000 fields")));
+        // A field that is repeated counts each time.
+        let repeated = r#", "y": 0"#.repeat(997);
+        let body = |more: &str| format!(r#"{{"user_id": 1, "item_ids": [1], "total_amount": 1{repeated}{more}}}"#);
+        assert!(parse(CANONICAL, &body("")).is_ok());
+        assert!(parse(CANONICAL, &body(r#", "y": 0"#)).is_err());
+    }
+
+    #[test]
     fn the_number_of_items_is_limited() {
         let body = |count: usize| {
             format!(r#"{{"user_id": 1, "item_ids": [{}], "total_amount": 1}}"#, vec!["1"; count].join(","))
@@ -351,7 +380,7 @@ mod tests {
         assert_eq!((filter.failed_before, limit), (None, 5));
         for (body, pointer) in [
             (r#"{"usr_id": "u"}"#, "#/usr_id"),
-            (r#"{"a b~": "u"}"#, "#/a%20b~0"),
+            (r#"{"a b~%\"": "u"}"#, "#/a%20b~0%25%22"),
             (r#"{"failed_before": "yesterday"}"#, "#/failed_before"),
             (r#"{"limit": 0}"#, "#/limit"),
             (r#"{"limit": 1001}"#, "#/limit"),

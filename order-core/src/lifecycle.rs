@@ -193,6 +193,19 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_told_what_a_status_allows() {
+        for (status, actions) in [
+            (Status::Pending, &["cancel"][..]),
+            (Status::Processing, &[]),
+            (Status::Completed, &[]),
+            (Status::Failed, &["retry"]),
+            (Status::Cancelled, &[]),
+        ] {
+            assert_eq!(status.client_actions().map(Action::as_str).collect::<Vec<_>>(), actions, "{status:?}");
+        }
+    }
+
+    #[test]
     fn only_a_started_order_completes() {
         for from in Status::ALL {
             assert_eq!(from.after(Action::Complete).is_some(), from == Status::Processing, "{from:?}");
