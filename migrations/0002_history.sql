@@ -53,6 +53,16 @@ BEGIN
     SELECT raise(ABORT, 'the history of an order does not change');
 END;
 
+CREATE TRIGGER order_events_stay BEFORE DELETE ON order_events WHEN EXISTS (SELECT 1 FROM orders WHERE seq = OLD.seq)
+BEGIN
+    SELECT raise(ABORT, 'the history of an order does not change');
+END;
+
+CREATE TRIGGER order_attempts_stay BEFORE DELETE ON order_attempts WHEN EXISTS (SELECT 1 FROM orders WHERE seq = OLD.seq)
+BEGIN
+    SELECT raise(ABORT, 'the history of an order does not change');
+END;
+
 CREATE TRIGGER orders_changed_history AFTER UPDATE OF status, attempts ON orders
 WHEN OLD.status <> NEW.status OR OLD.attempts <> NEW.attempts
 BEGIN

@@ -52,7 +52,8 @@ impl Running {
     async fn wait_for(&self, order_id: &str, status: &str) -> Value {
         for _ in 0..600 {
             let order = self.get(&format!("/v1/orders/{order_id}")).await;
-            if order["status"] == status {
+            // A problem's status is a number.
+            if order["status"] == status || order["status"].to_string() == status {
                 return order;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -92,10 +93,17 @@ async fn the_timer_trigger_is_another_door_to_the_same_worker() {
     system.app.stop().await.unwrap();
 }
 
-/// Lets every call of one kind fail.
+/// Lets every call of one kind fail, with this error.
 struct Broken {
     kind: CallKind,
+    error: &'static str,
     failed: AtomicUsize,
+}
+
+impl Broken {
+    fn new(kind: CallKind, error: &'static str) -> Arc<Self> {
+        Arc::new(Self { kind, error, failed: AtomicUsize::new(0) })
+    }
 }
 
 impl CallHook for Broken {
@@ -104,13 +112,13 @@ impl CallHook for Broken {
             return Fate::Proceed;
         }
         self.failed.fetch_add(1, Ordering::Relaxed);
-        Fate::FailBefore("the test says so".to_owned())
+        Fate::FailBefore(self.error.to_owned())
     }
 }
 
 #[tokio::test]
 async fn a_queue_that_takes_no_messages_loses_no_order() {
-    let broken = Arc::new(Broken { kind: CallKind::KeyValueSet, failed: AtomicUsize::new(0) });
+    let broken = Broken::new(CallKind::KeyValueSet, "the test says so");
     let system = Running::start(&[("processing_time_ms", "0")], Some(broken.clone())).await;
     assert_eq!(system.order("unannounced").await, 202);
     let completed = system.wait_for("unannounced", "Completed").await;
@@ -120,7 +128,7 @@ async fn a_queue_that_takes_no_messages_loses_no_order() {
 
 #[tokio::test]
 async fn a_queue_that_gives_no_messages_loses_no_order() {
-    let broken = Arc::new(Broken { kind: CallKind::KeyValueKeys, failed: AtomicUsize::new(0) });
+    let broken = Broken::new(CallKind::KeyValueKeys, "the test says so");
     let system = Running::start(&[("processing_time_ms", "0")], Some(broken.clone())).await;
     assert_eq!(system.order("unheard").await, 202);
     system.wait_for("unheard", "Completed").await;
@@ -129,8 +137,32 @@ async fn a_queue_that_gives_no_messages_loses_no_order() {
 
 #[tokio::test]
 async fn without_its_database_the_service_says_so_and_accepts_nothing() {
-    let broken = Arc::new(Broken { kind: CallKind::SqliteOpen, failed: AtomicUsize::new(0) });
-    let system = Running::start(&[], Some(broken)).await;
-    assert_eq!(system.order("refused").await, 500);
-    assert_eq!(system.get("/v1/metrics").await["type"], "urn:problem-type:orders:internal");
+    for (error, status, kind) in [
+        ("database is locked", 503, "unavailable"),
+        ("database or disk is full", 503, "unavailable"),
+        ("attempt to write a readonly database", 503, "unavailable"),
+        ("unable to open database file", 503, "unavailable"),
+        ("database disk image is malformed", 500, "internal"),
+    ] {
+        for call in [CallKind::SqliteOpen, CallKind::SqliteExecute] {
+            let system = Running::start(&[], Some(Broken::new(call, error))).await;
+            assert_eq!(system.order("refused").await, status, "{error}");
+            assert_eq!(system.get("/v1/metrics").await["type"], format!("urn:problem-type:orders:{kind}"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn orders_are_removed_when_their_time_is_over() {
+    let system = Running::start(&[("processing_time_ms", "0"), ("retention_days", "2")], None).await;
+    assert_eq!(system.order("old").await, 202);
+    system.wait_for("old", "Completed").await;
+    system.clock.jump(24 * 3_600_000);
+    assert_eq!(system.order("young").await, 202);
+    system.wait_for("young", "Completed").await;
+    assert_eq!(system.get("/v1/orders/old").await["status"], "Completed");
+    system.clock.jump(25 * 3_600_000);
+    system.wait_for("old", "404").await;
+    assert_eq!(system.get("/v1/orders/young").await["status"], "Completed");
+    assert_eq!(system.get("/v1/metrics").await["total_orders"], 1);
 }

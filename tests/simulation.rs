@@ -20,12 +20,14 @@ fn none_violates(simulator: &Simulator, all: &[Settings]) {
             scope.spawn(|| {
                 while let Some(settings) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let report = simulator.run(*settings);
-                    let Some(violation) = report.violation else { continue };
-                    panic!(
-                        "{}\nviolated: {violation}\nto see it again: {}",
-                        report.history.join("\n"),
-                        settings.command()
-                    );
+                    if report.violation.is_some() {
+                        let (settings, report) = simulator.shorten(*settings, report);
+                        let (history, command) = (report.history.join("\n"), settings.command());
+                        panic!(
+                            "{history}\nviolated: {}\nto see it again: {command}",
+                            report.violation.unwrap_or_default()
+                        );
+                    }
                 }
             });
         }

@@ -17,6 +17,10 @@ use crate::clock::Clock;
 use crate::instance::InstanceState;
 use crate::{Loaded, until_stopped};
 
+/// How many calls of a schedule may be under way: enough for calls that wait long, and an end to what calls that
+/// hang can take.
+const MAX_OVERLAPPING_CALLS: usize = 60;
+
 /// Calls a component whenever its schedule says so. Calls may overlap, what a call answers is logged and
 /// otherwise dropped, and what was missed is not made up for.
 pub(crate) struct CronSchedule {
@@ -61,6 +65,10 @@ impl CronSchedule {
             }
             // What has ended is let go of.
             while calls.try_join_next().is_some() {}
+            if calls.len() >= MAX_OVERLAPPING_CALLS {
+                tracing::warn!("{} calls of {} have not ended; this one is left out", calls.len(), this.component.name);
+                continue;
+            }
             let called = this.clone();
             calls.spawn(async move { called.call(next.timestamp()).await });
         }

@@ -29,7 +29,7 @@ pub async fn write(write: Write, keyed: Option<Keyed>) -> Result<Reply, ApiError
 /// [`ApiError::OrderNotFound`].
 pub async fn find(order_id: String) -> Result<Order, ApiError> {
     SendWrapper::new(async move {
-        let found = reading_store().await?.find(&order_id).await?;
+        let found = reading(reading_store().await?.find(&order_id).await)?;
         found.ok_or(ApiError::OrderNotFound(order_id))
     })
     .await
@@ -41,7 +41,7 @@ pub async fn find(order_id: String) -> Result<Order, ApiError> {
 /// [`ApiError::OrderNotFound`].
 pub async fn events(order_id: String) -> Result<Vec<Event>, ApiError> {
     SendWrapper::new(async move {
-        let found = reading_store().await?.events(&order_id).await?;
+        let found = reading(reading_store().await?.events(&order_id).await)?;
         found.ok_or(ApiError::OrderNotFound(order_id))
     })
     .await
@@ -53,7 +53,7 @@ pub async fn events(order_id: String) -> Result<Vec<Event>, ApiError> {
 /// [`ApiError::OrderNotFound`].
 pub async fn attempts(order_id: String) -> Result<Vec<Attempt>, ApiError> {
     SendWrapper::new(async move {
-        let found = reading_store().await?.attempts(&order_id).await?;
+        let found = reading(reading_store().await?.attempts(&order_id).await)?;
         found.ok_or(ApiError::OrderNotFound(order_id))
     })
     .await
@@ -65,12 +65,13 @@ pub async fn dead_letters(
     after: Option<DeadLetterCursor>,
     limit: u32,
 ) -> Result<DeadLetters, ApiError> {
-    SendWrapper::new(async move { Ok(reading_store().await?.dead_letters(&filter, after, limit).await?) }).await
+    SendWrapper::new(async move { Ok(reading(reading_store().await?.dead_letters(&filter, after, limit).await)?) })
+        .await
 }
 
 /// The counters.
 pub async fn metrics() -> Result<Metrics, ApiError> {
-    SendWrapper::new(async move { Ok(reading_store().await?.metrics().await?) }).await
+    SendWrapper::new(async move { Ok(reading(reading_store().await?.metrics().await)?) }).await
 }
 
 /// The store of this component.
@@ -86,6 +87,11 @@ thread_local! {
 
 async fn reading_store() -> Result<Rc<Store>, StoreError> {
     store(&READING).await
+}
+
+/// Passes an outcome on; after an error the next reader gets a connection anew.
+fn reading<T>(outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+    outcome.inspect_err(|_| _ = READING.take())
 }
 
 /// The store that the leader of the writer has for itself.

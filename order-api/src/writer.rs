@@ -15,7 +15,7 @@ use std::rc::Rc;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use order_core::intake;
-use order_core::order::{NewOrder, Order};
+use order_core::order::{NewOrder, Order, Timestamp};
 use order_core::queue::KeyValueQueue;
 use order_core::store::{
     ANSWERS_KEPT_MS, Acceptance, Change, DeadLetterFilter, KeptAnswer, OrderStore, RequestKey, StoreError,
@@ -90,6 +90,8 @@ type Answer = Result<Reply, ApiError>;
 struct Job {
     write: Write,
     keyed: Option<Keyed>,
+    /// Keeps the key taken until the job is done, even if its request goes away before.
+    _in_flight: Option<Rc<InFlight>>,
 }
 
 /// A request that waits for the leader.
@@ -116,11 +118,11 @@ thread_local! {
 
 /// Carries out `write`, together with those of the other requests. What it answers is durable.
 pub async fn write(write: Write, keyed: Option<Keyed>) -> Answer {
-    let _in_flight = keyed.as_ref().map(|keyed| InFlight::enter(&keyed.key)).transpose()?;
+    let in_flight = keyed.as_ref().map(|keyed| InFlight::enter(&keyed.key)).transpose()?.map(Rc::new);
     loop {
         let answer = Rc::default();
         let (until_dropped, mut answered) = wit_stream::new::<u8>();
-        let job = Job { write: write.clone(), keyed: keyed.clone() };
+        let job = Job { write: write.clone(), keyed: keyed.clone(), _in_flight: in_flight.clone() };
         let waiting = Waiting { job, answer: Rc::clone(&answer), until_dropped };
         let leaderless = GROUP.with_borrow_mut(|group| {
             group.waiting.push(waiting);
@@ -155,14 +157,19 @@ impl Drop for InFlight {
     }
 }
 
-/// The one that carries out. When it goes, finished or cancelled, its place is free and nobody waits for it.
+/// The one that carries out. When it is cancelled, its place is free and nobody waits for it.
 struct Leader;
 
 impl Leader {
     async fn lead(self) {
         loop {
-            let waiting = GROUP.with_borrow_mut(|group| std::mem::take(&mut group.waiting));
+            let waiting = GROUP.with_borrow_mut(|group| {
+                // Whoever comes after this leads anew.
+                group.has_leader = !group.waiting.is_empty();
+                std::mem::take(&mut group.waiting)
+            });
             if waiting.is_empty() {
+                std::mem::forget(self);
                 return;
             }
             let (jobs, requests): (Vec<_>, Vec<_>) = waiting
@@ -170,6 +177,7 @@ impl Leader {
                 .map(|Waiting { job, answer, until_dropped }| (job, (answer, until_dropped)))
                 .unzip();
             let answers = carry_out(&jobs).await;
+            drop(jobs);
             for ((answer, _), outcome) in requests.iter().zip(answers) {
                 answer.replace(Some(outcome));
             }
@@ -179,6 +187,8 @@ impl Leader {
 
 impl Drop for Leader {
     fn drop(&mut self) {
+        // It may have been cancelled within a transaction; the next leader begins on another connection.
+        orders::forget_writing_store();
         // Whoever still waits learns of it by the end of its stream, once nothing is borrowed any more.
         let _waiting = GROUP.with_borrow_mut(|group| {
             group.has_leader = false;
@@ -192,7 +202,7 @@ async fn carry_out(jobs: &[Job]) -> Vec<Answer> {
         Ok(store) => {
             let outcome = match jobs.iter().any(|job| job.keyed.is_some()) {
                 true => carry_out_in_transaction(&store, jobs).await,
-                false => carry_out_all(&store, jobs).await,
+                false => carry_out_all(&store, jobs, false).await,
             };
             if outcome.is_err() {
                 // Whatever state the connection is in, it ends with it.
@@ -215,7 +225,7 @@ type Outcome = Result<(Vec<Answer>, Vec<Acceptance>), StoreError>;
 
 async fn carry_out_in_transaction(store: &Store, jobs: &[Job]) -> Outcome {
     store.begin().await?;
-    let outcome = match carry_out_all(store, jobs).await {
+    let outcome = match carry_out_all(store, jobs, true).await {
         Ok(outcome) => store.commit().await.map(|()| outcome),
         Err(error) => Err(error),
     };
@@ -226,7 +236,7 @@ async fn carry_out_in_transaction(store: &Store, jobs: &[Job]) -> Outcome {
     outcome
 }
 
-async fn carry_out_all(store: &Store, jobs: &[Job]) -> Outcome {
+async fn carry_out_all(store: &Store, jobs: &[Job], in_transaction: bool) -> Outcome {
     let now = runtime::now();
     let mut answers: Vec<Option<Answer>> = kept_answers(store, jobs).await?;
 
@@ -253,6 +263,10 @@ async fn carry_out_all(store: &Store, jobs: &[Job]) -> Outcome {
         acceptances = intake::accept(store, &orders, now).await?;
         for (index, acceptance) in new.into_iter().zip(&acceptances) {
             let Write::Accept(order, reply) = &jobs[index].write else { continue };
+            if let (Acceptance::Undecided(error), true) = (acceptance, in_transaction) {
+                // After some errors SQLite has rolled the transaction back.
+                return Err(error.clone());
+            }
             answers[index] = Some(match acceptance {
                 Acceptance::Created(order) | Acceptance::Existing(order) => Ok(reply(order)),
                 Acceptance::Conflict => Err(ApiError::OrderConflict(order.order_id.as_str().to_owned())),
@@ -261,19 +275,11 @@ async fn carry_out_all(store: &Store, jobs: &[Job]) -> Outcome {
         }
     }
     for (job, answer) in jobs.iter().zip(&mut answers).filter(|(_, answer)| answer.is_none()) {
-        let (change, order_id, reply) = match &job.write {
-            Write::Accept(..) => continue,
-            Write::Cancel(order_id, reply) => (store.cancel(order_id, now).await?, order_id, reply),
-            Write::Retry(order_id, reply) => (store.retry(order_id, now).await?, order_id, reply),
-            Write::RetryDeadLetters(filter, limit, reply) => {
-                *answer = Some(Ok(reply(store.retry_dead_letters(filter, now, *limit).await?)));
-                continue;
-            }
-        };
-        *answer = Some(match change {
-            Change::Done(order) => Ok(reply(&order)),
-            Change::NotAllowed(status) => Err(ApiError::ActionNotAllowed(order_id.clone(), status)),
-            Change::NotFound => Err(ApiError::OrderNotFound(order_id.clone())),
+        *answer = Some(match change(store, &job.write, now).await {
+            Ok(changed) => changed,
+            // What was accepted in a transaction of its own is durable; its answer is true.
+            Err(error) if !in_transaction => Err(error.into()),
+            Err(error) => return Err(error),
         });
     }
     let answers: Vec<Answer> = answers.into_iter().map(|answer| answer.unwrap_or(Err(ApiError::Internal))).collect();
@@ -299,6 +305,23 @@ async fn carry_out_all(store: &Store, jobs: &[Job]) -> Outcome {
         store.keep_answers(&kept, now).await?;
     }
     Ok((answers, acceptances))
+}
+
+/// Carries out what is not an intake.
+async fn change(store: &Store, write: &Write, now: Timestamp) -> Result<Answer, StoreError> {
+    let (change, order_id, reply) = match write {
+        Write::Accept(..) => return Ok(Err(ApiError::Internal)),
+        Write::Cancel(order_id, reply) => (store.cancel(order_id, now).await?, order_id, reply),
+        Write::Retry(order_id, reply) => (store.retry(order_id, now).await?, order_id, reply),
+        Write::RetryDeadLetters(filter, limit, reply) => {
+            return Ok(Ok(reply(store.retry_dead_letters(filter, now, *limit).await?)));
+        }
+    };
+    Ok(match change {
+        Change::Done(order) => Ok(reply(&order)),
+        Change::NotAllowed(status) => Err(ApiError::ActionNotAllowed(order_id.clone(), status)),
+        Change::NotFound => Err(ApiError::OrderNotFound(order_id.clone())),
+    })
 }
 
 /// For each job the answer that its key has already, if any.

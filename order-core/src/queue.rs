@@ -98,6 +98,7 @@ mod tests {
             let names: Vec<_> = first.iter().map(|message| message.order_ids.clone()).collect();
             assert_eq!(names, [["a", "7"], ["b", "7"]]);
             assert_eq!(queue.receive(2).await.unwrap(), first);
+            assert_eq!(queue.receive(3).await.unwrap().len(), 3);
             queue.delete(&first).await.unwrap();
             assert_eq!(queue.receive(2).await.unwrap()[0].order_ids, ["c", "7"]);
         });

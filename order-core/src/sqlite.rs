@@ -56,10 +56,11 @@ impl StoreError {
     pub fn from_sqlite_message(message: impl Into<String>) -> Self {
         /// The messages of SQLITE_FULL, SQLITE_READONLY, SQLITE_IOERR and SQLITE_CANTOPEN (sqlite3_errstr), and
         /// Spin's for too many connections: what an operator can mend while the service runs.
-        const UNAVAILABLE: [&str; 5] = ["is full", "readonly database", "disk I/O error", "unable to open", "too many"];
+        const UNAVAILABLE: [&str; 6] =
+            ["is full", "readonly database", "disk I/O error", "unable to open", "out of memory", "too many"];
         let message = message.into();
-        // SQLITE_BUSY and SQLITE_LOCKED.
-        if message.contains("is locked") {
+        // SQLITE_BUSY and SQLITE_LOCKED, and SQLITE_PROTOCOL, which is a race for the log's locks.
+        if message.contains("is locked") || message.contains("locking protocol") {
             Self::Busy
         } else if UNAVAILABLE.iter().any(|part| message.contains(part)) {
             Self::Unavailable(message)
@@ -185,6 +186,10 @@ const CLAIM_DUE: &str = concat!(
      RETURNING ",
     claim_columns!()
 );
+
+const SELECT_SUSPECT: &str = "SELECT 1 FROM orders
+     WHERE due_at <= ?1 AND status = 'Processing'
+       AND iif(parked = 1, suspect = 1, attempts - attempts_forgiven < ?2) LIMIT 1";
 
 const CLAIM_SUSPECT: &str = concat!(
     "UPDATE orders
@@ -389,6 +394,9 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
         lease_until: Timestamp,
         max_attempts: u32,
     ) -> Result<Option<Claim>, StoreError> {
+        if self.execute(SELECT_SUSPECT, vec![now.into(), Value::Integer(max_attempts.into())]).await?.is_empty() {
+            return Ok(None);
+        }
         let parameters = vec![now.into(), lease_until.into(), Value::Integer(max_attempts.into())];
         Ok(claims_from_rows(self.execute(CLAIM_SUSPECT, parameters).await?)?.pop())
     }
@@ -700,6 +708,7 @@ mod tests {
                 (CLAIM, "sqlite_autoindex_orders_1 (order_id=?)"),
                 (SELECT_DUE, "orders_due (due_at<?)"),
                 (CLAIM_DUE, "orders_due (due_at<?)"),
+                (SELECT_SUSPECT, "orders_due (due_at<?)"),
                 (CLAIM_SUSPECT, "orders_due (due_at<?)"),
                 (FAIL_EXHAUSTED, "orders_due (due_at<?)"),
                 (CANCEL, "sqlite_autoindex_orders_1 (order_id=?)"),

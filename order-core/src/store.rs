@@ -292,3 +292,30 @@ pub trait OrderStore {
     /// `finished_before` is given, as many orders that reached a final status before it, with their history.
     async fn prune(&self, now: Timestamp, finished_before: Option<Timestamp>) -> Result<usize, StoreError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_its_text() {
+        let cursor = DeadLetterCursor { failed_at: Timestamp::from_millis(-5), seq: 7 };
+        assert_eq!(cursor.to_string(), "-5.7");
+        assert_eq!(DeadLetterCursor::parse("-5.7"), Some(cursor));
+        for text in ["", "5", "5.", ".5", "5.x", "5.6.7"] {
+            assert_eq!(DeadLetterCursor::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn averages_are_over_completed_orders_in_seconds() {
+        let metrics = Metrics { total: 5, by_status: [1, 1, 2, 1, 0], processing_ms: 3_001, completion_ms: 5_000 };
+        assert_eq!((metrics.average_processing_seconds(), metrics.average_completion_seconds()), (1.501, 2.5));
+        assert_eq!(Metrics::default().average_processing_seconds(), 0.0);
+    }
+
+    #[test]
+    fn answers_are_kept_for_a_day() {
+        assert_eq!(ANSWERS_KEPT_MS, 86_400_000);
+    }
+}

@@ -371,6 +371,8 @@ async fn dead_letters_are_listed_and_retried_by_filter<S: OrderStore>(store: S) 
     assert_eq!(names(&first.orders), "abc");
     let rest = store.dead_letters(&all, first.next, 3).await.unwrap();
     assert_eq!((names(&rest.orders), rest.next), ("d".to_owned(), None));
+    let whole = store.dead_letters(&all, None, 4).await.unwrap();
+    assert_eq!((names(&whole.orders), whole.next), ("abcd".to_owned(), None));
     for (filter, expected) in [
         (DeadLetterFilter { user_id: Some("v".to_owned()), ..all.clone() }, "cd"),
         (
@@ -455,6 +457,10 @@ async fn a_transaction_is_all_or_nothing<S: OrderStore>(store: S) {
     store.begin().await.unwrap();
     accept(&store, &["a"], 0).await;
     store.commit().await.unwrap();
+    assert_eq!(status(&store, "a").await, Status::Pending);
+    // It is over: another one can begin.
+    store.begin().await.unwrap();
+    store.rollback().await.unwrap();
     assert_eq!(status(&store, "a").await, Status::Pending);
 }
 

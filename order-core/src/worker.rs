@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::lifecycle::RetryPolicy;
 use crate::order::Timestamp;
 use crate::queue::OrderQueue;
-use crate::store::{Claim, OrderStore, StoreError, Verdict};
+use crate::store::{Claim, OrderStore, PRUNED_AT_ONCE, StoreError, Verdict};
 
 /// What the processor says of one order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +78,6 @@ pub const POLL_MS: u64 = 25;
 pub const MESSAGES_PER_PASS: usize = 256;
 /// The most orders that the processor gets at once, unless one message names more.
 pub const ORDERS_PER_BATCH: usize = 1_000;
-/// The most orders that a tick gives to the processor one by one: those that may have brought a worker down.
-pub const SUSPECTS_PER_TICK: usize = 50;
 /// How long a park may be, in milliseconds: a processor that asks for more is asked anyway.
 pub const MAX_PARK_MS: u32 = 3_600_000;
 
@@ -100,13 +98,21 @@ pub struct Worker<'a, S, Q, P, C> {
 impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C> {
     /// Works for about [`TICK_MS`]: pass after pass, with a pause when there was nothing to do.
     ///
+    /// Each pass takes healthy orders first, so that orders that bring every worker down cannot keep the others
+    /// from being processed, however many there are.
+    ///
     /// # Errors
     /// The store's first error ends the tick; the next one begins anew.
     pub async fn tick(&self) -> Result<(), StoreError> {
         let begin = self.clock.now();
-        self.look_after().await?;
+        self.store.fail_exhausted(begin, self.config.retry.max_attempts).await?;
+        let mut pruned_all = false;
         loop {
-            let handled = self.run_once().await?;
+            let mut handled = self.run_once().await?;
+            handled += self.run_suspect().await?;
+            if !pruned_all {
+                pruned_all = self.prune().await? < PRUNED_AT_ONCE as usize;
+            }
             // A clock that went back must not make the tick endless.
             let now = self.clock.now();
             if now < begin || now.millis_since(begin) + POLL_MS > TICK_MS {
@@ -118,24 +124,24 @@ impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C
         }
     }
 
-    /// What is done once a tick: orders whose leases ran out, and what is no longer to be kept.
+    /// Takes one order whose lease ran out, and has it processed alone. Answers how many it handled.
     ///
-    /// An order whose lease ran out may be what brought its worker down, a processor that trapped on it for
-    /// instance. Such orders are claimed and processed one by one, so that the next one to fall takes no
-    /// other with it, and the one that always falls uses up its attempts alone.
-    pub async fn look_after(&self) -> Result<(), StoreError> {
+    /// Such an order may be what brought its worker down, a processor that trapped on it for instance: the next
+    /// one to fall takes no other with it, and the one that always falls uses up its attempts alone.
+    pub async fn run_suspect(&self) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        let max_attempts = self.config.retry.max_attempts;
-        self.store.fail_exhausted(now, max_attempts).await?;
-        for _ in 0..SUSPECTS_PER_TICK {
-            let now = self.clock.now();
-            match self.store.claim_suspect(now, now.plus_millis(self.config.lease_ms), max_attempts).await? {
-                Some(claim) => self.process(&[claim]).await?,
-                None => break,
-            }
+        let lease_until = now.plus_millis(self.config.lease_ms);
+        match self.store.claim_suspect(now, lease_until, self.config.retry.max_attempts).await? {
+            Some(claim) => self.process(&[claim]).await.map(|()| 1),
+            None => Ok(0),
         }
+    }
+
+    /// Removes a little of what is no longer to be kept. Answers how much.
+    async fn prune(&self) -> Result<usize, StoreError> {
+        let now = self.clock.now();
         let finished_before = self.config.retention_ms.map(|retention| now.minus_millis(retention));
-        self.store.prune(now, finished_before).await.map(drop)
+        self.store.prune(now, finished_before).await
     }
 
     /// One pass: takes up to [`ORDERS_PER_BATCH`] orders, those that messages announce first, has them
@@ -167,14 +173,17 @@ impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C
             restore_order(&mut claims, &order_ids);
         }
         let room = ORDERS_PER_BATCH.saturating_sub(claims.len());
+        let mut due = Ok(Vec::new());
         if room > 0 {
             let now = self.clock.now();
-            claims.extend(self.store.claim_due(now, now.plus_millis(self.config.lease_ms), room as u32).await?);
+            due = self.store.claim_due(now, now.plus_millis(self.config.lease_ms), room as u32).await;
         }
+        // What is claimed is processed, whether more could be claimed or not.
+        claims.extend(due.as_deref().unwrap_or_default().iter().cloned());
         if !claims.is_empty() {
             self.process(&claims).await?;
         }
-        Ok(claims.len())
+        due.map(|_| claims.len())
     }
 
     async fn process(&self, claims: &[Claim]) -> Result<(), StoreError> {
@@ -306,6 +315,70 @@ mod tests {
     }
 
     #[test]
+    fn orders_are_taken_up_in_the_order_of_their_messages() {
+        pollster::block_on(async {
+            let bench = Bench::new(|_| Outcome::Completed).await;
+            bench.accept(&["a", "b", "c"]).await;
+            let [a, b, c] = ["a", "b", "c"].map(|name| Id::from_text(name).unwrap());
+            bench.queue.send("1", &[&c, &a]).await.unwrap();
+            bench.queue.send("2", &[&b]).await.unwrap();
+            assert_eq!(bench.worker().run_once().await, Ok(3));
+            assert_eq!(bench.asked(), [("c".into(), 1), ("a".into(), 1), ("b".into(), 1)]);
+        });
+    }
+
+    #[test]
+    fn many_orders_that_bring_workers_down_do_not_stop_the_others() {
+        /// Stands for a trap by answering nothing when a poisoned order is in the batch.
+        struct Poisoned(RefCell<usize>);
+
+        impl Processor for Poisoned {
+            fn process(&self, claims: &[Claim]) -> Vec<Outcome> {
+                if claims.iter().any(|claim| claim.content.order_id.as_str().starts_with("poison")) {
+                    *self.0.borrow_mut() += 1;
+                    return Vec::new();
+                }
+                claims.iter().map(|_| Outcome::Completed).collect()
+            }
+        }
+
+        pollster::block_on(async {
+            let bench = Bench::new(|_| unreachable!()).await;
+            let poisoned = Poisoned(RefCell::default());
+            let Bench { store, queue, clock, config, .. } = &bench;
+            let worker = Worker { store, queue, processor: &poisoned, clock, config: *config };
+            let names: Vec<String> = (0..100).map(|number| format!("poison{number}")).collect();
+            bench.accept_and_announce(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            worker.run_once().await.unwrap();
+            clock.sleep_ms(config.lease_ms);
+            // A worker gets through one pass before the first of them brings it down.
+            bench.accept_and_announce(&["good"]).await;
+            worker.run_once().await.unwrap();
+            worker.run_suspect().await.unwrap();
+            assert_eq!(store.find("good").await.unwrap().unwrap().status, Status::Completed);
+            assert_eq!(*poisoned.0.borrow(), 2);
+        });
+    }
+
+    #[test]
+    fn what_is_old_is_pruned_by_the_tick_however_much_it_is() {
+        pollster::block_on(async {
+            let mut bench = Bench::new(|_| Outcome::Completed).await;
+            bench.config.retention_ms = Some(1_000);
+            let names: Vec<String> = (0..1_200).map(|number| number.to_string()).collect();
+            for names in names.chunks(300) {
+                bench.accept_and_announce(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+                bench.clock.sleep_ms(1);
+            }
+            bench.worker().tick().await.unwrap();
+            assert_eq!(bench.metrics().await.count(Status::Completed), 1_200);
+            bench.clock.sleep_ms(2_000);
+            bench.worker().tick().await.unwrap();
+            assert_eq!(bench.metrics().await.total, 0);
+        });
+    }
+
+    #[test]
     fn an_order_without_a_message_is_found_after_a_while() {
         pollster::block_on(async {
             let bench = Bench::new(|_| Outcome::Completed).await;
@@ -388,8 +461,7 @@ mod tests {
             worker.run_once().await.unwrap();
             for _ in 0..5 {
                 clock.sleep_ms(config.lease_ms);
-                worker.look_after().await.unwrap();
-                worker.run_once().await.unwrap();
+                worker.tick().await.unwrap();
             }
             assert_eq!(bench.metrics().await.by_status, [0, 0, 2, 1, 0]);
             let poison = store.find("poison").await.unwrap().unwrap();

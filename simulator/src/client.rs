@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use crate::invariants::{Ledger, Sent, content_of};
 use crate::world::World;
 
+/// How many kinds of orders there are, the common ones counted several times.
+pub const KINDS: u64 = 10;
+
 /// An answer that arrived.
 pub struct Answer {
     pub status: u16,
@@ -125,13 +128,19 @@ impl Client {
         }
     }
 
-    /// Sends a new order: named or not, with a key or not, once or twice at once.
-    pub async fn order(client: &Rc<RefCell<Self>>, reach: &Reach) {
+    /// Sends a new order of a kind that is drawn, once or twice at once.
+    async fn order(client: &Rc<RefCell<Self>>, reach: &Reach) {
+        let kind = reach.world.below(KINDS);
+        Self::order_of_kind(client, reach, kind).await;
+    }
+
+    /// Sends a new order: named or not, with a key or not.
+    pub async fn order_of_kind(client: &Rc<RefCell<Self>>, reach: &Reach, kind: u64) {
         let (number, count) = (client.borrow().number, client.borrow().orders.len());
         let user_id = format!("u{number}-{count}");
         let mut body =
             json!({ "user_id": user_id, "item_ids": [count, "x"], "total_amount": reach.world.below(1_000) + 1 });
-        let (path, named, keyed) = match reach.world.below(10) {
+        let (path, named, keyed) = match kind {
             0..5 => ("/v1/orders", true, false),
             5 => ("/api/v1/orders", true, false),
             6..8 => ("/v1/orders", false, true),
@@ -207,6 +216,21 @@ impl Client {
     pub async fn cancel(client: &Rc<RefCell<Self>>, reach: &Reach, index: usize) {
         let (number, order) = (client.borrow().number, client.borrow().orders[index].clone());
         cancel(reach, number, &order).await;
+    }
+
+    /// Tries what must be refused: other content under a name, and under a key.
+    pub async fn try_others(client: &Rc<RefCell<Self>>, reach: &Reach) {
+        let (number, orders) = (client.borrow().number, client.borrow().orders.clone());
+        for order in &orders {
+            other_content(reach, number, order).await;
+            other_body_under_the_key(reach, number, order).await;
+        }
+    }
+
+    /// Has failed orders tried again, for scripts.
+    pub async fn retry_dead_letters(client: &Rc<RefCell<Self>>, reach: &Reach) {
+        let number = client.borrow().number;
+        retry_dead_letters(reach, number).await;
     }
 
     /// Retries, for scripts.

@@ -24,6 +24,12 @@ struct Cli {
     /// Which faults there are: random, exhaustive (the machine dies at each call in turn), or none.
     #[arg(long, default_value = "random", value_parser = ["random", "exhaustive", "none"])]
     faults: String,
+    /// With exhaustive faults: let the machine die at this call only, and print the history.
+    #[arg(long)]
+    call: Option<u64>,
+    /// With --call: after the call instead of before it.
+    #[arg(long)]
+    after: bool,
     /// How many actions each client has.
     #[arg(long, default_value_t = Settings::ACTIONS)]
     actions: usize,
@@ -52,21 +58,28 @@ fn run(cli: Cli) -> Result<()> {
     }
     let faults = if cli.faults == "random" { Faults::Random } else { Faults::None };
     let settings = |seed| Settings { seed, faults, actions: cli.actions, planted: None };
+    let print = |report: Report| {
+        report.history.iter().for_each(|line| println!("{line}"));
+        ensure!(report.violation.is_none(), "violated: {}", report.violation.unwrap_or_default());
+        Ok(())
+    };
     if cli.faults == "exhaustive" {
-        let calls = simulator.run(settings(cli.seed.unwrap_or(0))).calls;
+        let seed = cli.seed.unwrap_or(0);
+        if let Some(call) = cli.call {
+            let faults = Faults::DeathAt { call, after: cli.after };
+            return print(simulator.run(Settings { faults, ..settings(seed) }));
+        }
+        let calls = simulator.run(settings(seed)).calls;
         let deaths: Vec<Settings> = (0..calls * 2)
             .map(|number| Settings {
                 faults: Faults::DeathAt { call: number / 2, after: number % 2 == 1 },
-                ..settings(cli.seed.unwrap_or(0))
+                ..settings(seed)
             })
             .collect();
         return run_all(&simulator, &deaths, cli.threads);
     }
     if let Some(seed) = cli.seed {
-        let report = simulator.run(settings(seed));
-        report.history.iter().for_each(|line| println!("{line}"));
-        ensure!(report.violation.is_none(), "violated: {}", report.violation.unwrap_or_default());
-        return Ok(());
+        return print(simulator.run(settings(seed)));
     }
     let all: Vec<Settings> = (cli.from..cli.from + cli.seeds).map(settings).collect();
     run_all(&simulator, &all, cli.threads)

@@ -74,7 +74,9 @@ impl Planted {
                 let guards = "AND orders.attempts = verdict.attempt\n       AND orders.status = 'Processing' AND orders.parked = 0";
                 among("AS verdict", guards, "")
             }
-            Self::NoReconcile => among("SELECT 1 FROM orders", "LIMIT 1", "LIMIT 0"),
+            Self::NoReconcile => {
+                among("SELECT 1 FROM orders\n     WHERE due_at <= ?1 AND suspect = 0", "LIMIT 1", "LIMIT 0")
+            }
             Self::LostLeasesStayLost => among("SET suspect = 1,", "LIMIT 1", "LIMIT 0"),
             Self::MessagesStartAnything => among(
                 "attempts = 1, started_at = ?2",

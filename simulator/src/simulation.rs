@@ -52,8 +52,14 @@ impl Settings {
     pub fn command(&self) -> String {
         let Self { seed, actions, .. } = self;
         match self.faults {
-            Faults::DeathAt { .. } => format!("cargo sim --faults exhaustive --seed {seed}"),
-            Faults::Random | Faults::None => format!("cargo sim --seed {seed} --actions {actions}"),
+            Faults::DeathAt { call, after } => {
+                format!(
+                    "cargo sim --faults exhaustive --seed {seed} --call {call}{}",
+                    if after { " --after" } else { "" }
+                )
+            }
+            Faults::Random => format!("cargo sim --seed {seed} --actions {actions}"),
+            Faults::None => format!("cargo sim --faults none --seed {seed}"),
         }
     }
 }
@@ -313,31 +319,43 @@ async fn script(client: &Rc<RefCell<Client>>, reach: &Reach, step: &Rc<RefCell<u
         let now = *step.borrow();
         reach.world.tell(format!("step {now}"));
         // An order that was sent before the machine died is sent again, not anew.
-        let order = |index: usize| async move {
+        let order = |index: usize, kind: u64| async move {
             if client.borrow().last() == Some(index) {
                 Client::send_again(client, reach, index).await;
             } else {
-                Client::order(client, reach).await;
+                Client::order_of_kind(client, reach, kind).await;
             }
         };
+        // Attempts fail until they are used up.
+        let fail_all = async || {
+            fails(true);
+            for _ in 0..4 {
+                reach.app.tick().await;
+            }
+            fails(false);
+        };
         match now {
-            // Seven orders of different kinds, as the seed has it.
-            0..=6 => order(now).await,
+            // One order of each kind: named, in a dialect, with a key and nameless, in a dialect, named with a key.
+            0 => order(0, 0).await,
+            1 => order(1, 5).await,
+            2 => order(2, 6).await,
+            3 => order(3, 8).await,
+            4 => order(4, 9).await,
+            5 => Client::try_others(client, reach).await,
+            6 => Client::send_again(client, reach, 2).await,
             7 => Client::cancel(client, reach, 0).await,
             8 => reach.app.tick().await,
             9 => Client::read_all(client, reach).await,
             10 => {
-                // Attempts fail until they are used up.
-                fails(true);
-                order(7).await;
-                for _ in 0..4 {
-                    reach.app.tick().await;
-                }
-                fails(false);
+                order(5, 0).await;
+                fail_all().await;
             }
-            11 => Client::retry(client, reach, 7).await,
-            12 => reach.app.tick().await,
-            13 => Client::read_all(client, reach).await,
+            11 => Client::cancel(client, reach, 5).await,
+            12 => Client::retry(client, reach, 5).await,
+            13 => fail_all().await,
+            14 => Client::retry_dead_letters(client, reach).await,
+            15 => reach.app.tick().await,
+            16 => Client::read_all(client, reach).await,
             _ => return,
         }
         *step.borrow_mut() = now + 1;
