@@ -49,7 +49,7 @@ async fn client(system: Arc<System>, history: History, name: String, next: Arc<A
         let body = serde_json::to_vec(&order(&order_id)).unwrap();
         let headers = [("content-type", "application/json"), ("idempotency-key", order_id.as_str())];
         // Every third one has a key as well.
-        let headers = if number % 3 == 0 { &headers[..] } else { &headers[..1] };
+        let headers = if number.is_multiple_of(3) { &headers[..] } else { &headers[..1] };
         for _ in 0..1 + number % 2 {
             let reply = system.try_send(Method::POST, "/v1/orders", headers, Some(body.clone())).await;
             history.write("create", &order_id, reply.as_ref().map_or(0, |reply| reply.status.as_u16()));
@@ -60,7 +60,7 @@ async fn client(system: Arc<System>, history: History, name: String, next: Arc<A
         let path = format!("/v1/orders/{order_id}");
         let read = system.try_send(Method::GET, &path, &[], None).await;
         history.write("read", &order_id, read.as_ref().map_or(0, |reply| reply.status.as_u16()));
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             let reply = system.try_send(Method::POST, &format!("{path}/cancel"), &[], None).await;
             history.write("cancel", &order_id, reply.as_ref().map_or(0, |reply| reply.status.as_u16()));
         }
@@ -124,6 +124,7 @@ async fn check(system: &System, metrics: &Value, history: &str) {
             (&expected["user_id"], &expected["item_ids"]),
             "{order_id} was changed"
         );
+        assert_eq!(now["total_amount"], format!("{}.00", expected["total_amount"]), "{order_id} was changed");
         let cancelled = was_told("cancel", order_id, 200);
         let allowed: &[&str] = if cancelled { &["Cancelled"] } else { &["Completed", "Cancelled"] };
         assert!(allowed.contains(&now["status"].as_str().unwrap()), "{now}");
