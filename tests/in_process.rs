@@ -49,11 +49,12 @@ impl Running {
         self.client.post(url).json(&body).send().await.unwrap().status().as_u16()
     }
 
-    async fn wait_for(&self, order_id: &str, status: &str) -> Value {
+    /// Waits for an order's status, or for that of a problem, which is a number.
+    async fn wait_for(&self, order_id: &str, status: impl Into<Value>) -> Value {
+        let status = status.into();
         for _ in 0..600 {
             let order = self.get(&format!("/v1/orders/{order_id}")).await;
-            // A problem's status is a number.
-            if order["status"] == status || order["status"].to_string() == status {
+            if order["status"] == status {
                 return order;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -162,7 +163,7 @@ async fn orders_are_removed_when_their_time_is_over() {
     system.wait_for("young", "Completed").await;
     assert_eq!(system.get("/v1/orders/old").await["status"], "Completed");
     system.clock.jump(25 * 3_600_000);
-    system.wait_for("old", "404").await;
+    system.wait_for("old", 404).await;
     assert_eq!(system.get("/v1/orders/young").await["status"], "Completed");
     assert_eq!(system.get("/v1/metrics").await["total_orders"], 1);
 }
