@@ -45,8 +45,12 @@ async fn apply<C: Connection>(connection: &C) -> Result<(), StoreError> {
     connection.execute("BEGIN EXCLUSIVE", vec![]).await?;
     let outcome = apply_missing(connection).await;
     let end = if outcome.is_ok() { "END" } else { "ROLLBACK" };
-    let ended = connection.execute(end, vec![]).await;
-    outcome.and(ended.map(drop))
+    match connection.execute(end, vec![]).await {
+        Ok(_) => outcome,
+        // The transaction may be open still, and everything that the connection does from now on a part of it:
+        // the connection must not be used, whatever the reason was.
+        Err(error) => Err(StoreError::Unavailable(format!("the migration did not end: {error}"))),
+    }
 }
 
 async fn recorded_version<C: Connection>(connection: &C) -> Result<i64, StoreError> {
@@ -142,6 +146,24 @@ mod tests {
             assert!(matches!(migrate(&db).await, Err(StoreError::Broken(_))));
             assert_eq!(recorded_version(&db).await, Ok(SCHEMA_VERSION + 1));
         });
+    }
+
+    /// Finds the database locked when a transaction is to end.
+    struct LockedAtTheEnd(RusqliteConnection);
+
+    impl Connection for LockedAtTheEnd {
+        async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<crate::sqlite::Row>, StoreError> {
+            if sql == "END" {
+                return Err(StoreError::Busy);
+            }
+            self.0.execute(sql, parameters).await
+        }
+    }
+
+    #[test]
+    fn a_connection_whose_transaction_did_not_end_is_not_used() {
+        let db = LockedAtTheEnd(RusqliteConnection::in_memory());
+        assert!(matches!(pollster::block_on(migrate(&db)), Err(StoreError::Unavailable(_))));
     }
 
     #[test]
