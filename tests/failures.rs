@@ -145,7 +145,7 @@ async fn a_request_with_a_key_is_carried_out_once() {
     let theirs = post_keyed(&system, "/v1/orders", "k1", "you", &nameless).await;
     assert_ne!(theirs.json()["order_id"], first.json()["order_id"]);
 
-    // What was refused is not kept.
+    // What was not carried out is not kept.
     let invalid = json!({ "user_id": "u" });
     post_keyed(&system, "/v1/orders", "k2", "me", &invalid).await.problem(422, "invalid-order");
     assert_eq!(post_keyed(&system, "/v1/orders", "k2", "me", &nameless).await.status, 202);
@@ -155,6 +155,31 @@ async fn a_request_with_a_key_is_carried_out_once() {
     }
     assert_eq!(post_keyed(&system, "/v1/orders", &"k".repeat(255), "me", &nameless).await.status, 202);
     assert_eq!(system.settled().await["total_orders"], 4);
+}
+
+#[tokio::test]
+async fn a_refusal_is_kept_under_its_key_too() {
+    let system = System::start_with(&[("processing_time_ms", "0")]).await;
+    let cancel = |key: &'static str| post_keyed(&system, "/v1/orders/x/cancel", key, "me", &Value::Null);
+    cancel("early").await.problem(404, "order-not-found");
+    system.post("/v1/orders", &book("x", "u")).await;
+    system.completed("x").await;
+    let refused = cancel("late").await;
+    refused.problem(409, "action-not-allowed");
+    for (key, first) in [("early", cancel("early").await), ("late", refused)] {
+        let again = cancel(key).await;
+        assert_eq!((again.status, &again.body), (first.status, &first.body));
+        assert_eq!(again.header("idempotency-replayed"), "true");
+        assert_eq!(again.header("content-type"), "application/problem+json");
+    }
+    // In a dialect, in its way.
+    let mut other = book("x", "u");
+    other["total_amount"] = json!(99);
+    let first = post_keyed(&system, "/api/v1/orders", "other", "me", &other).await;
+    let again = post_keyed(&system, "/api/v1/orders", "other", "me", &other).await;
+    assert_eq!((first.status.as_u16(), first.header("idempotency-replayed")), (400, ""));
+    assert_eq!((again.status, &again.body), (first.status, &first.body));
+    assert_eq!(again.header("idempotency-replayed"), "true");
 }
 
 #[tokio::test]

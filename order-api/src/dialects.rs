@@ -11,9 +11,9 @@ mod go_sqlite;
 mod node_sqlite;
 mod plain_metrics;
 
-use axum::Router;
 use axum::middleware::map_response;
 use axum::response::Response;
+use axum::{Extension, Router};
 
 use crate::problem::{ApiError, DialectErrors};
 
@@ -30,6 +30,8 @@ pub fn routes() -> Router {
     dialects.into_iter().fold(Router::new(), |router, (routes, errors)| {
         // Before the layer, which is to see these answers too.
         let routes = routes.method_not_allowed_fallback(async || -> Response { ApiError::MethodNotAllowed.into() });
-        router.merge(routes.layer(map_response(move |response: Response| async move { errors.apply(response) })))
+        let routes = routes.layer(map_response(move |response: Response| async move { errors.apply(response) }));
+        // For those who keep an answer.
+        router.merge(routes.layer(Extension(errors)))
     })
 }

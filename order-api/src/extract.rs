@@ -11,7 +11,7 @@ use order_core::store::{DeadLetterCursor, DeadLetterFilter, RequestKey};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::problem::ApiError;
+use crate::problem::{ApiError, DialectErrors};
 use crate::runtime;
 use crate::writer::Keyed;
 
@@ -43,6 +43,7 @@ impl<S: Sync> FromRequest<S> for Post {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let path = request.uri().path().to_owned();
         let key = request_key(request.headers())?;
+        let errors = request.extensions().get::<DialectErrors>().copied();
         // RFC 9110, section 8.3: without the header the recipient may look at the data; the parser does.
         if let Some(content_type) = request.headers().get(header::CONTENT_TYPE)
             && !is_json(content_type.as_bytes())
@@ -59,7 +60,7 @@ impl<S: Sync> FromRequest<S> for Post {
             Err(error) if is_length_limit(&error) => return Err(ApiError::BodyTooLarge),
             Err(_) => return Err(ApiError::BodyUnreadable),
         };
-        let keyed = key.map(|key| Keyed { key, fingerprint: digest(&[path.as_bytes(), &body]) });
+        let keyed = key.map(|key| Keyed { key, fingerprint: digest(&[path.as_bytes(), &body]), errors });
         Ok(Self { body, keyed })
     }
 }

@@ -49,6 +49,9 @@ pub enum ApiError {
     Internal,
 }
 
+/// The media type of a problem (RFC 9457, section 3).
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
 /// How long a client should wait after a 503, in seconds: a lock or a restart is over by then.
 const RETRY_AFTER_SECONDS: &str = "1";
 
@@ -140,7 +143,14 @@ impl ApiError {
         }
     }
 
-    fn respond(self, style: Option<&DialectErrors>) -> Response {
+    /// Whether it is what carrying the request out came to, and not a failure to carry it out: such an answer
+    /// is kept under the request's key as a success is.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::OrderNotFound(_) | Self::OrderConflict(_) | Self::ActionNotAllowed(..))
+    }
+
+    /// The status and the body, in a dialect's way if there is one.
+    pub fn told(&self, style: Option<&DialectErrors>) -> (StatusCode, String) {
         #[derive(Serialize)]
         struct Problem<'a> {
             r#type: &'a str,
@@ -166,7 +176,7 @@ impl ApiError {
         let (r#type, title) = self.kind();
         let mut detail = self.detail();
         if let Some(style) = style {
-            match &self {
+            match self {
                 Self::InvalidOrder(_) | Self::MalformedJson(_) => status = style.invalid,
                 Self::OrderConflict(id) => {
                     status = style.conflict;
@@ -183,19 +193,22 @@ impl ApiError {
             title,
             status: status_code,
             detail: &detail,
-            errors: match &self {
+            errors: match self {
                 Self::InvalidOrder(errors) => Some(errors),
                 _ => None,
             },
-            allowed_actions: match &self {
+            allowed_actions: match self {
                 Self::ActionNotAllowed(_, status) => Some(status.client_actions().map(Action::as_str).collect()),
                 _ => None,
             },
             dialect: style.map(|_| DialectMembers { error: &detail, message: &detail, status_code }),
         };
-        let body = serde_json::to_vec(&problem).expect("a problem is JSON");
-        let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        let mut response = (status, [content_type], body).into_response();
+        (status, serde_json::to_string(&problem).expect("a problem is JSON"))
+    }
+
+    fn respond(self, style: Option<&DialectErrors>) -> Response {
+        let (status, body) = self.told(style);
+        let mut response = (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }

@@ -25,7 +25,7 @@ use spin_sdk::wasip3::wit_stream;
 use spin_sdk::wit_bindgen::StreamWriter;
 
 use crate::orders::{self, Store};
-use crate::problem::ApiError;
+use crate::problem::{self, ApiError, DialectErrors};
 use crate::runtime::{self, StoreKeyValue};
 
 /// What a request wants changed, and how its success is told.
@@ -41,10 +41,10 @@ pub enum Write {
     RetryDeadLetters(DeadLetterFilter, u32, fn(usize) -> Reply),
 }
 
-/// A success, ready to be sent and, under a key, to be kept.
+/// A success, ready to be sent and, under a key, to be kept; or whatever was kept.
 #[derive(Clone)]
 pub struct Reply {
-    /// The status, a 2xx.
+    /// The status: a 2xx, or what a kept refusal had.
     pub status: StatusCode,
     /// The header Location.
     pub location: Option<String>,
@@ -64,7 +64,8 @@ impl Reply {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], self.body).into_response();
+        let content_type = if self.status.is_success() { "application/json" } else { problem::CONTENT_TYPE };
+        let mut response = (self.status, [(header::CONTENT_TYPE, content_type)], self.body).into_response();
         let headers = response.headers_mut();
         if let Some(location) = self.location.and_then(|location| HeaderValue::try_from(location).ok()) {
             headers.insert(header::LOCATION, location);
@@ -83,6 +84,8 @@ pub struct Keyed {
     pub key: RequestKey,
     /// A digest of path and body.
     pub fingerprint: String,
+    /// How its dialect tells errors.
+    pub errors: Option<DialectErrors>,
 }
 
 type Answer = Result<Reply, ApiError>;
@@ -284,27 +287,27 @@ async fn carry_out_all(store: &Store, jobs: &[Job], in_transaction: bool) -> Out
     }
     let answers: Vec<Answer> = answers.into_iter().map(|answer| answer.unwrap_or(Err(ApiError::Internal))).collect();
 
-    // Successes are kept; an error changed nothing, so the same request may be tried anew.
-    let kept: Vec<_> = jobs
-        .iter()
-        .zip(&answers)
-        .filter_map(|(job, answer)| match (&job.keyed, answer) {
-            (Some(keyed), Ok(reply)) if !reply.replayed => Some((
-                keyed.key.clone(),
-                KeptAnswer {
-                    fingerprint: keyed.fingerprint.clone(),
-                    status: reply.status.as_u16(),
-                    location: reply.location.clone(),
-                    body: reply.body.clone(),
-                },
-            )),
-            _ => None,
-        })
-        .collect();
+    let kept: Vec<_> =
+        jobs.iter().zip(&answers).filter_map(|(job, answer)| kept(job.keyed.as_ref()?, answer)).collect();
     if !kept.is_empty() {
         store.keep_answers(&kept, now).await?;
     }
     Ok((answers, acceptances))
+}
+
+/// What is kept of an answer under its key: successes and refusals. After any other error nothing was done,
+/// and the same request may be tried anew.
+fn kept(keyed: &Keyed, answer: &Answer) -> Option<(RequestKey, KeptAnswer)> {
+    let (status, location, body) = match answer {
+        Ok(reply) if !reply.replayed => (reply.status, reply.location.clone(), reply.body.clone()),
+        Err(error) if error.is_refusal() => {
+            let (status, body) = error.told(keyed.errors.as_ref());
+            (status, None, body)
+        }
+        _ => return None,
+    };
+    let fingerprint = keyed.fingerprint.clone();
+    Some((keyed.key.clone(), KeptAnswer { fingerprint, status: status.as_u16(), location, body }))
 }
 
 /// Carries out what is not an intake.

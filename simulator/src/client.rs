@@ -282,33 +282,39 @@ async fn other_body_under_the_key(reach: &Reach, who: usize, order: &Order) {
     }
 }
 
-async fn cancel(reach: &Reach, who: usize, order: &Order) {
-    let Some(order_id) = &order.order_id else { return };
-    let path = format!("/v1/orders/{order_id}/cancel");
-    let Some(answer) = reach.send(who, Method::POST, &path, None, None).await else { return };
-    match answer.status {
-        200 => {
-            let mut ledger = reach.ledger.borrow_mut();
-            let user_id = order.body["user_id"].as_str().expect("it has one");
-            ledger.sent.get_mut(user_id).expect("it was sent").cancelled = true;
+/// Asks for `action` on the order, half the time under a key, whose first answer is the one for ever.
+async fn act(reach: &Reach, who: usize, order: &Order, action: &str) -> Option<Answer> {
+    let order_id = order.order_id.as_ref()?;
+    let path = format!("/v1/orders/{order_id}/{action}");
+    let key = reach.world.chance(0.5).then(|| format!("{action}-{order_id}"));
+    let answer = reach.send(who, Method::POST, &path, key.as_deref(), None).await?;
+    let in_flight = answer.status == 409 && String::from_utf8_lossy(&answer.body).contains("in-flight");
+    if let Some(key) = key.filter(|_| !in_flight) {
+        let now = (answer.status, answer.body.clone());
+        let mut ledger = reach.ledger.borrow_mut();
+        let first = ledger.answers.entry(key.clone()).or_insert_with(|| now.clone());
+        if *first != now {
+            reach.world.violated(format!("key {key} was answered with {first:?}, then with {now:?}"));
         }
-        409 => {}
-        404 if order.answer.is_none() => {}
-        status => reach.world.violated(format!("cancelling {order_id} was answered {status}")),
+    }
+    match answer.status {
+        200 | 409 => {}
+        404 if order.answer.is_none() || answer.replayed => {}
+        status => reach.world.violated(format!("{path} was answered {status}")),
+    }
+    Some(answer)
+}
+
+async fn cancel(reach: &Reach, who: usize, order: &Order) {
+    if act(reach, who, order, "cancel").await.is_some_and(|answer| answer.status == 200) {
+        let user_id = order.body["user_id"].as_str().expect("it has one");
+        reach.ledger.borrow_mut().sent.get_mut(user_id).expect("it was sent").cancelled = true;
     }
     (reach.checked)();
 }
 
 async fn retry(reach: &Reach, who: usize, order: &Order) {
-    let Some(order_id) = &order.order_id else { return };
-    let path = format!("/v1/orders/{order_id}/retry");
-    let key = reach.world.chance(0.5).then(|| format!("retry-{order_id}"));
-    let Some(answer) = reach.send(who, Method::POST, &path, key.as_deref(), None).await else { return };
-    match answer.status {
-        200 | 409 => {}
-        404 if order.answer.is_none() => {}
-        status => reach.world.violated(format!("retrying {order_id} was answered {status}")),
-    }
+    act(reach, who, order, "retry").await;
 }
 
 async fn read(reach: &Reach, who: usize, order: &Order) {

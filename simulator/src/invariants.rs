@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bytes::Bytes;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
@@ -14,6 +15,8 @@ use crate::simulation::{MAX_ATTEMPTS, PROCESSING_TIME_MS};
 pub struct Ledger {
     /// By the user's identifier, which each order has for itself.
     pub sent: BTreeMap<String, Sent>,
+    /// The first answers to keyed requests that are not orders: the status and the body, by key.
+    pub answers: BTreeMap<String, (u16, Bytes)>,
 }
 
 /// An order that a client sent.
