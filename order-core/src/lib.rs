@@ -20,6 +20,6 @@ pub mod sqlite;
 pub mod store;
 #[cfg(any(test, feature = "store-suite"))]
 pub mod store_suite;
-#[cfg(test)]
-mod test_doubles;
+#[cfg(any(test, feature = "test-doubles"))]
+pub mod test_doubles;
 pub mod worker;

@@ -150,6 +150,8 @@ macro_rules! dead_letters {
 const SELECT_ORDERS: &str =
     concat!("SELECT ", order_columns!(), " FROM orders WHERE order_id IN (SELECT value FROM json_each(?1))");
 
+const SELECT_ORDER: &str = concat!("SELECT ", order_columns!(), " FROM orders WHERE order_id = ?1");
+
 const INSERT_ORDERS: &str =
     "INSERT INTO orders (order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency,
                          status, created_at, changed_at, due_at)
@@ -354,7 +356,8 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
     }
 
     async fn find(&self, order_id: &str) -> Result<Option<Order>, StoreError> {
-        Ok(self.find_many(&[order_id]).await?.pop())
+        let rows = self.execute(SELECT_ORDER, vec![order_id.into()]).await?;
+        rows.into_iter().next().map(|row| Columns::of(row).order()).transpose()
     }
 
     async fn metrics(&self) -> Result<Metrics, StoreError> {

@@ -1,53 +1,73 @@
-//! Stand-ins for the runtime in this crate's tests: a rusqlite connection, a key-value store in memory, and
+//! Stand-ins for the runtime, for tests and benchmarks: a rusqlite connection, a key-value store in memory, and
 //! a clock that stands still until it is told otherwise.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use crate::order::Timestamp;
 use crate::queue::{KeyValue, QueueError};
-use crate::sqlite::{Connection, Row, Value};
-use crate::store::StoreError;
 use crate::worker::Clock;
 
-pub struct RusqliteConnection(rusqlite::Connection);
+#[cfg(any(test, feature = "rusqlite"))]
+pub use database::RusqliteConnection;
 
-impl RusqliteConnection {
-    pub fn in_memory() -> Self {
-        Self(rusqlite::Connection::open_in_memory().unwrap())
-    }
+#[cfg(any(test, feature = "rusqlite"))]
+mod database {
+    use std::path::Path;
 
-    pub fn open(path: &Path) -> Self {
-        Self(rusqlite::Connection::open(path).unwrap())
-    }
-}
+    use rusqlite::types;
 
-impl Connection for RusqliteConnection {
-    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        let failed = |error: rusqlite::Error| StoreError::from_sqlite_message(error.to_string());
-        let mut statement = self.0.prepare_cached(sql).map_err(failed)?;
-        let columns = statement.column_count();
-        let parameters = parameters.into_iter().map(|value| match value {
-            Value::Null => rusqlite::types::Value::Null,
-            Value::Integer(integer) => rusqlite::types::Value::Integer(integer),
-            Value::Text(text) => rusqlite::types::Value::Text(text),
-        });
-        let mut rows = statement.query(rusqlite::params_from_iter(parameters)).map_err(failed)?;
-        let mut result = Vec::new();
-        while let Some(row) = rows.next().map_err(failed)? {
-            let value = |column| match row.get_unwrap(column) {
-                rusqlite::types::Value::Null => Value::Null,
-                rusqlite::types::Value::Integer(integer) => Value::Integer(integer),
-                rusqlite::types::Value::Text(text) => Value::Text(text),
-                other => panic!("the schema has no {other:?}"),
-            };
-            result.push((0..columns).map(value).collect());
+    use crate::sqlite::{Connection, Row, Value};
+    use crate::store::StoreError;
+
+    /// A connection that is rusqlite's, without a runtime in between.
+    pub struct RusqliteConnection(pub rusqlite::Connection);
+
+    impl RusqliteConnection {
+        /// A database of its own.
+        ///
+        /// # Panics
+        /// When there is no memory for it.
+        pub fn in_memory() -> Self {
+            Self(rusqlite::Connection::open_in_memory().unwrap())
         }
-        Ok(result)
+
+        /// The database in the file at `path`.
+        ///
+        /// # Panics
+        /// When it cannot be opened.
+        pub fn open(path: &Path) -> Self {
+            Self(rusqlite::Connection::open(path).unwrap())
+        }
+    }
+
+    impl Connection for RusqliteConnection {
+        async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+            let failed = |error: rusqlite::Error| StoreError::from_sqlite_message(error.to_string());
+            let mut statement = self.0.prepare_cached(sql).map_err(failed)?;
+            let columns = statement.column_count();
+            let parameters = parameters.into_iter().map(|value| match value {
+                Value::Null => types::Value::Null,
+                Value::Integer(integer) => types::Value::Integer(integer),
+                Value::Text(text) => types::Value::Text(text),
+            });
+            let mut rows = statement.query(rusqlite::params_from_iter(parameters)).map_err(failed)?;
+            let mut result = Vec::new();
+            while let Some(row) = rows.next().map_err(failed)? {
+                let value = |column| match row.get_unwrap(column) {
+                    types::Value::Null => Value::Null,
+                    types::Value::Integer(integer) => Value::Integer(integer),
+                    types::Value::Text(text) => Value::Text(text),
+                    other => panic!("the schema has no {other:?}"),
+                };
+                result.push((0..columns).map(value).collect());
+            }
+            Ok(result)
+        }
     }
 }
 
+/// A key-value store that is gone with the value.
 #[derive(Default)]
 pub struct MemoryKeyValue(RefCell<BTreeMap<String, Vec<u8>>>);
 
@@ -72,7 +92,7 @@ impl KeyValue for MemoryKeyValue {
     }
 }
 
-/// Starts at one second past the epoch; sleeping moves it on.
+/// A clock that starts at one second past the epoch; sleeping moves it on.
 pub struct ManualClock(Cell<i64>);
 
 impl Default for ManualClock {
