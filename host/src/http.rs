@@ -4,7 +4,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
-    ExpirationError, HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState,
-    WorkerStatus,
+    ExpirationError, HandlerState, Instance, InstantiationError, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration,
+    WorkerState, WorkerStatus,
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView};
@@ -72,7 +73,10 @@ impl HttpServer {
                 None => (route, false),
             };
             let service = ServicePre::new(component.pre.clone()).map_err(anyhow::Error::from)?;
-            let handler = ProxyHandler::new(ComponentInstances { component, service, reuse, permits: permits.clone() });
+            let places = || Arc::new(Semaphore::new(reuse.accepting_instances.max(1)));
+            let places = Places { empty: places(), entries: places() };
+            let state = ComponentInstances { component, service, reuse, places, permits: permits.clone() };
+            let handler = ProxyHandler::new(state);
             built.push(Route { path, and_below, handler });
         }
         built.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
@@ -136,7 +140,7 @@ impl HttpServer {
             Ok(request) => request,
             Err(error) => return plain(StatusCode::BAD_REQUEST, error),
         };
-        match route.handler.handle((), request).await {
+        match hand_over(&route.handler, request).await {
             Ok(response) => response,
             Err(error) if error.is::<ExpirationError>() => plain(StatusCode::REQUEST_TIMEOUT, ""),
             Err(error) => {
@@ -172,11 +176,89 @@ fn with_authority<B>(mut request: Request<B>, local: SocketAddr) -> Result<Reque
     Ok(request)
 }
 
+/// Hands a request to an instance, to one that is there if it can be.
+///
+/// `ProxyHandler` starts a new instance whenever none is free at that moment, so that under load each has a
+/// request or two, and what an instance could do for many at once is done for each. Here a request enters when an
+/// instance is free; few are then enough, and each has company.
+async fn hand_over(
+    handler: &ProxyHandler<ComponentInstances>,
+    mut request: Request<WasiBody>,
+) -> wasmtime::Result<Response<WasiBody>> {
+    let places = &handler.state().places;
+    loop {
+        let entry = places.entries.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let error = match handler.handle(entry, request).await {
+            Err(error) => error,
+            answered => return answered,
+        };
+        match error.downcast::<InstantiationError<Entry>>() {
+            Ok(failed) if failed.error.is::<NoPlace>() => {
+                // The instance that was free a moment ago is not. It will be.
+                request = failed.request.into_inner().expect("no access panics");
+                drop(failed.request_data);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(failed) => return Err(failed.into()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The right of one request to enter an instance; it is used up when the instance takes the request.
+type Entry = OwnedSemaphorePermit;
+
+/// The places of a component's instances that take requests. There is one [`Entry`] for each place that is empty,
+/// and one for each whose instance is free.
+struct Places {
+    empty: Arc<Semaphore>,
+    entries: Arc<Semaphore>,
+}
+
+/// All places are taken.
+#[derive(Debug, thiserror::Error)]
+#[error("all places are taken")]
+struct NoPlace;
+
+/// What an instance has of its place.
+struct Place {
+    entries: Arc<Semaphore>,
+    held: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Whether there is an entry for this instance.
+    offered: AtomicBool,
+    /// Whether it waits for something, and is not computing.
+    waits: AtomicBool,
+}
+
+impl Place {
+    fn offer_entry(&self) {
+        if !self.offered.swap(true, Ordering::Relaxed) {
+            self.entries.add_permits(1);
+        }
+    }
+
+    /// Leaves the place to another instance: this one takes no more requests.
+    fn leave(&self) {
+        let held = self.held.lock().expect("no access panics").take();
+        if held.is_some() {
+            drop(held);
+            self.offer_entry();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
 /// Makes the instances of a component, and says how long each is used.
 struct ComponentInstances {
     component: Arc<Loaded>,
     service: ServicePre<InstanceState>,
     reuse: Reuse,
+    places: Places,
     /// One for each instance that there may be.
     permits: Arc<Semaphore>,
 }
@@ -187,6 +269,14 @@ impl HandlerState for ComponentInstances {
     type WorkerState = ReuseLimits;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, ReuseLimits>> {
+        let held = self.places.empty.clone().try_acquire_owned().map_err(|_| wasmtime::Error::new(NoPlace))?;
+        let place = Arc::new(Place {
+            entries: self.places.entries.clone(),
+            held: Mutex::new(Some(held)),
+            // That of the empty place, which the first request had.
+            offered: AtomicBool::new(true),
+            waits: AtomicBool::new(true),
+        });
         let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         let mut store = self.component.new_store();
         let proxy = Proxy::P3(self.service.instantiate_async(&mut store).await?);
@@ -194,8 +284,8 @@ impl HandlerState for ComponentInstances {
             store,
             proxy,
             view: InstanceState::http,
-            expiration: Expiration::new(self.reuse.idle_instance_timeout),
-            state: ReuseLimits { component: self.component.clone(), reuse: self.reuse, _permit: permit },
+            expiration: Expiration::new(self.reuse.idle_instance_timeout, place.clone()),
+            state: ReuseLimits { component: self.component.clone(), reuse: self.reuse, place, _permit: permit },
         })
     }
 }
@@ -203,30 +293,42 @@ impl HandlerState for ComponentInstances {
 struct ReuseLimits {
     component: Arc<Loaded>,
     reuse: Reuse,
+    place: Arc<Place>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl WorkerState for ReuseLimits {
     type StoreData = InstanceState;
-    type RequestData = ();
+    type RequestData = Entry;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= self.reuse.max_instance_reuse_count {
-            ShouldAccept::Never
-        } else if concurrent >= self.reuse.max_instance_concurrent_reuse_count {
-            ShouldAccept::No
-        } else {
-            ShouldAccept::Yes
+        // One that is full is done too: what it has may take long, and nobody should wait for it.
+        if total >= self.reuse.max_instance_reuse_count || concurrent >= self.reuse.max_instance_concurrent_reuse_count
+        {
+            self.place.leave();
+            return ShouldAccept::Never;
         }
+        // `ProxyHandler` has an instance take a request when it has none or waits, and asks here right before.
+        if concurrent == 0 || self.place.waits.load(Ordering::Relaxed) {
+            self.place.offer_entry();
+        }
+        ShouldAccept::Yes
     }
 
     fn on_request_start(
         &self,
         _: StoreContextMut<'_, InstanceState>,
-        (): (),
+        entry: Entry,
         _: wasmtime::component::GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
-        Box::pin(tokio::time::sleep(REQUEST_TIMEOUT))
+        entry.forget();
+        self.place.offered.store(false, Ordering::Relaxed);
+        self.place.waits.store(false, Ordering::Relaxed);
+        let place = self.place.clone();
+        Box::pin(async move {
+            tokio::time::sleep(REQUEST_TIMEOUT).await;
+            place.leave();
+        })
     }
 
     fn drop(&self, store: Store<InstanceState>, result: Result<(), wasmtime::Error>) {
@@ -234,6 +336,7 @@ impl WorkerState for ReuseLimits {
             tracing::error!("an instance of {} failed: {error:?}", self.component.name);
         }
         drop(store);
+        self.place.leave();
     }
 }
 
@@ -241,18 +344,21 @@ impl WorkerState for ReuseLimits {
 /// time, which tests can drive, and uses the handler's own only to notice that something began anew.
 struct Expiration {
     idle: Duration,
+    place: Arc<Place>,
     began: Option<(WorkerStatus, Instant, tokio::time::Instant)>,
     sleep: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl Expiration {
-    fn new(idle: Duration) -> Self {
-        Self { idle, began: None, sleep: Box::pin(tokio::time::sleep(idle)) }
+    fn new(idle: Duration, place: Arc<Place>) -> Self {
+        Self { idle, place, began: None, sleep: Box::pin(tokio::time::sleep(idle)) }
     }
 }
 
 impl WorkerExpiration for Expiration {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
+        // This is asked when the instance has nothing to do but wait.
+        self.place.waits.store(true, Ordering::Relaxed);
         let began = match self.began {
             Some((was, at, began)) if (was, at) == (status, start) => began,
             _ => {

@@ -1,7 +1,6 @@
 //! What an instance of a component holds, and how its calls are carried out.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use http_body_util::BodyExt;
@@ -18,13 +17,14 @@ use crate::clock::{Clock, WasiClock};
 use crate::hook::{CallHook, CallKind, Fate, HostCall};
 use crate::key_value::KeyValueStore;
 use crate::outbound::AllowedHost;
+use crate::sqlite::Database;
 
 /// What the manifest grants a component, shared by its instances.
 pub struct Grants {
     /// The component's name.
     pub component: String,
-    /// The file behind the database label `default`, where it is granted.
-    pub database: Option<PathBuf>,
+    /// What is behind the database label `default`, where it is granted.
+    pub database: Option<Arc<Database>>,
     /// The store behind the key-value label `default`, where it is granted.
     pub key_value: Option<KeyValueStore>,
     /// Its variables, filled in.
@@ -53,14 +53,13 @@ impl Grants {
         }
     }
 
-    /// Carries a call out in the way that the hook decides, on a thread of its own when it `blocks`.
-    pub async fn call<T: Send + 'static, E: Send + 'static>(
+    /// Carries a call out in the way that the hook decides.
+    pub async fn call<T, E>(
         &self,
         kind: CallKind,
         subject: &str,
-        blocks: bool,
         error: impl Fn(String) -> E,
-        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+        work: impl Future<Output = Result<T, E>>,
     ) -> wasmtime::Result<Result<T, E>> {
         let mut fate = self.fate(kind, subject);
         while let Fate::Delay(duration, then) = fate {
@@ -72,11 +71,26 @@ impl Grants {
             Fate::DieBefore => wasmtime::bail!("the hook let the instance die"),
             Fate::Proceed | Fate::FailAfter(_) | Fate::DieAfter | Fate::Delay(..) => {}
         }
-        let outcome = if blocks && !self.single_threaded { tokio::task::spawn_blocking(work).await? } else { work() };
+        let outcome = work.await;
         match fate {
             Fate::FailAfter(message) => Ok(Err(error(message))),
             Fate::DieAfter => wasmtime::bail!("the hook let the instance die"),
             Fate::Proceed | Fate::FailBefore(_) | Fate::DieBefore | Fate::Delay(..) => Ok(outcome),
+        }
+    }
+
+    /// Does work that blocks, once this is awaited.
+    pub async fn on_a_thread_of_its_own<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        if self.single_threaded {
+            return work();
+        }
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is being shut down, and whoever awaits this with it.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 }

@@ -114,10 +114,14 @@ impl KeyValueStore {
         work: impl FnOnce(&Self) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<Result<T, String>> {
         let store = self.clone();
-        let blocks = matches!(self, Self::File(_));
-        grants
-            .call(kind, subject, blocks, |message| message, move || work(&store).map_err(|error| error.to_string()))
-            .await
+        let work = async {
+            let work = move || work(&store).map_err(|error| error.to_string());
+            match self {
+                Self::Memory(_) => work(),
+                Self::File(_) => grants.on_a_thread_of_its_own(work).await,
+            }
+        };
+        grants.call(kind, subject, |message| message, work).await
     }
 }
 

@@ -44,26 +44,33 @@ use hook::CallHook;
 use instance::{Grants, HostInterfaces, InstanceState};
 use outbound::AllowedHost;
 use schedule::{CronSchedule, TimerSchedule};
+use sqlite::Database;
 
-/// How instances of HTTP components are used, by the names and defaults that Spin's flags have.
+/// How instances of HTTP components are used, by the names that Spin's flags have where it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
-    /// How many requests an instance gets in all.
+    /// How many requests an instance gets in all. It bounds what a leak in a component can take; a new instance
+    /// costs as much as a hundred small requests. (Spin: 128.)
     pub max_instance_reuse_count: usize,
-    /// How many requests an instance gets at once.
+    /// How many requests an instance gets at once. (Spin: 16.)
     pub max_instance_concurrent_reuse_count: usize,
     /// How long an instance without requests is kept.
     pub idle_instance_timeout: Duration,
-    /// How many instances there are at most; requests beyond what they take wait.
+    /// How many instances of a component take requests side by side: as many as there are processors, since an
+    /// instance uses one at a time, and what is in one instance can be done together. (Spin has no such limit.)
+    pub accepting_instances: usize,
+    /// How many instances there are at most, with those that take no more requests and still have some; beyond
+    /// that requests wait.
     pub max_instances: usize,
 }
 
 impl Default for Reuse {
     fn default() -> Self {
         Self {
-            max_instance_reuse_count: 128,
-            max_instance_concurrent_reuse_count: 16,
+            max_instance_reuse_count: 10_000,
+            max_instance_concurrent_reuse_count: 1_000,
             idle_instance_timeout: Duration::from_secs(1),
+            accepting_instances: std::thread::available_parallelism().map_or(2, usize::from),
             max_instances: 1_000,
         }
     }
@@ -194,6 +201,7 @@ impl App {
             KeyValueLocation::Given(store) => store.clone(),
         };
         let random = options.random_seed.map(|seed| Arc::new(Mutex::new(StdRng::seed_from_u64(seed))));
+        let database = Arc::new(Database::new(options.database()));
         let mut components = BTreeMap::new();
         for (name, pre) in compiled {
             let component = &manifest.components[&name];
@@ -201,7 +209,7 @@ impl App {
             let filled = component.variables.iter().map(|(name, value)| Ok((name.clone(), fill(value)?)));
             let grants = Grants {
                 component: name.clone(),
-                database: (!component.sqlite_databases.is_empty()).then(|| options.database()),
+                database: (!component.sqlite_databases.is_empty()).then(|| database.clone()),
                 key_value: (!component.key_value_stores.is_empty()).then(|| key_value.clone()),
                 variables: filled.collect::<Result<_>>()?,
                 environment: component.environment.clone(),

@@ -55,6 +55,9 @@ struct Up {
     /// How many requests an instance gets at once.
     #[arg(long, default_value_t = Reuse::default().max_instance_concurrent_reuse_count, value_name = "N")]
     max_instance_concurrent_reuse_count: usize,
+    /// How many instances of a component take requests side by side.
+    #[arg(long, default_value_t = Reuse::default().accepting_instances, value_name = "N")]
+    accepting_instances: usize,
     /// How long an instance without requests is kept, in milliseconds.
     #[arg(long, default_value_t = Reuse::default().idle_instance_timeout.as_millis() as u64, value_name = "MS")]
     idle_instance_timeout: u64,
@@ -86,6 +89,7 @@ async fn run(up: Up) -> Result<()> {
     options.variables = up.variable.into_iter().collect();
     options.reuse.max_instance_reuse_count = up.max_instance_reuse_count.max(1);
     options.reuse.max_instance_concurrent_reuse_count = up.max_instance_concurrent_reuse_count.max(1);
+    options.reuse.accepting_instances = up.accepting_instances.max(1);
     options.reuse.idle_instance_timeout = Duration::from_millis(up.idle_instance_timeout);
     if up.key_value_file {
         options.key_value = KeyValueLocation::File;

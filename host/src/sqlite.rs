@@ -2,12 +2,17 @@
 //! host's (rollback journal and synchronous=FULL until the guest asks for something else, a busy timeout of
 //! 5 s, foreign keys on), 16 statements are cached with it, of several statements in one `execute` the first
 //! runs, and dropping the connection rolls its transaction back.
+//!
+//! Where connections meet, this host is kinder than SQLite: see [`Database`].
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSqlOutput, ValueRef};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, FutureReader, Resource, StreamReader};
 
@@ -15,29 +20,108 @@ use crate::bindings::spin::sqlite3_1_0::sqlite::{self as wit, Error, QueryResult
 use crate::hook::CallKind;
 use crate::instance::{Grants, HostInterfaces, InstanceState};
 
+/// How long a connection waits for its turn to write: SQLite's busy timeout, as Spin and rusqlite set it.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many read-only statements are remembered; components have a few dozen.
+const MAX_STATEMENTS: usize = 1_000;
+
+/// A database file, and the queue of those who write to it.
+///
+/// Writers that meet at SQLite's lock poll for it, with pauses that grow to 100 ms, and the lock stays idle
+/// meanwhile. Here they take turns, first come, first served: each begins when the one before it has committed.
+/// What holds in the end is SQLite's lock, which other processes share.
+pub struct Database {
+    path: PathBuf,
+    turns: Arc<Semaphore>,
+    /// Statements that are known to read only; all others take turns.
+    read_only: Mutex<HashSet<String>>,
+}
+
+impl Database {
+    /// The database in the file at `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, turns: Arc::new(Semaphore::new(1)), read_only: Mutex::default() }
+    }
+
+    fn only_reads(&self, sql: &str) -> bool {
+        self.read_only.lock().expect("no access panics").contains(sql)
+    }
+
+    fn remember_that_it_only_reads(&self, sql: &str) {
+        let mut read_only = self.read_only.lock().expect("no access panics");
+        if read_only.len() < MAX_STATEMENTS && !read_only.contains(sql) {
+            read_only.insert(sql.to_owned());
+        }
+    }
+}
+
 /// An open connection.
 #[derive(Clone)]
-pub struct Connection(Arc<Mutex<rusqlite::Connection>>);
+pub struct Connection(Arc<Opened>);
+
+struct Opened {
+    sqlite: Mutex<rusqlite::Connection>,
+    /// Its turn to write, while a transaction is open. (It ends after the connection, which is dropped first.)
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
+    database: Arc<Database>,
+}
 
 impl Connection {
     async fn open(grants: &Grants, label: &str) -> Result<Result<Self, Error>> {
-        let Some(path) = grants.database.clone().filter(|_| label == "default") else {
+        let Some(database) = grants.database.clone().filter(|_| label == "default") else {
             return Ok(Err(Error::AccessDenied));
         };
-        grants.call(CallKind::SqliteOpen, label, true, Error::Io, move || connect(&path).map_err(io)).await
+        let work = grants.on_a_thread_of_its_own(move || connect(database).map_err(io));
+        grants.call(CallKind::SqliteOpen, label, Error::Io, work).await
     }
 
+    /// Runs a statement. One that only reads runs on the caller's thread when it `may_block` it: a lookup takes
+    /// less time than handing it to another thread and back.
     async fn execute(
         &self,
         grants: &Grants,
         sql: String,
         parameters: Vec<Value>,
+        may_block: bool,
     ) -> Result<Result<QueryResult, Error>> {
-        let connection = self.0.clone();
         let sql = grants.hook.as_ref().and_then(|hook| hook.rewrite(&sql)).unwrap_or(sql);
-        let subject = sql.clone();
-        let work = move || query(&connection.lock().expect("no query panics"), &sql, &parameters).map_err(io);
-        grants.call(CallKind::SqliteExecute, &subject, true, Error::Io, work).await
+        let work = async {
+            if self.0.database.only_reads(&sql) {
+                if may_block && let Ok(sqlite) = self.0.sqlite.try_lock() {
+                    return query(&sqlite, &sql, &parameters).map_err(io);
+                }
+                let (opened, sql) = (self.0.clone(), sql.clone());
+                let work = move || opened.query(&sql, &parameters).map_err(io);
+                return grants.on_a_thread_of_its_own(work).await;
+            }
+            let has_turn = self.0.turn.lock().expect("no access panics").is_some();
+            if !has_turn {
+                let turn = self.0.database.turns.clone().acquire_owned();
+                match tokio::time::timeout(BUSY_TIMEOUT, turn).await {
+                    Ok(turn) => *self.0.turn.lock().expect("no access panics") = turn.ok(),
+                    Err(_) => return Err(Error::Io("database is locked".to_owned())),
+                }
+            }
+            let (opened, sql) = (self.0.clone(), sql.clone());
+            let work = move || opened.query(&sql, &parameters).map_err(io);
+            grants.on_a_thread_of_its_own(work).await
+        };
+        grants.call(CallKind::SqliteExecute, &sql, Error::Io, work).await
+    }
+}
+
+impl Opened {
+    /// Runs a statement, and gives the turn to write to the next one unless a transaction is open after it.
+    fn query(&self, sql: &str, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
+        let sqlite = self.sqlite.lock().expect("no query panics");
+        let outcome = query(&sqlite, sql, parameters);
+        if outcome.is_ok() && sqlite.prepare_cached(sql).is_ok_and(|statement| statement.readonly()) {
+            self.database.remember_that_it_only_reads(sql);
+        }
+        if sqlite.is_autocommit() {
+            self.turn.lock().expect("no access panics").take();
+        }
+        outcome
     }
 }
 
@@ -45,8 +129,10 @@ fn io(error: rusqlite::Error) -> Error {
     Error::Io(error.to_string())
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    Ok(Connection(Arc::new(Mutex::new(rusqlite::Connection::open(path)?))))
+fn connect(database: Arc<Database>) -> rusqlite::Result<Connection> {
+    let sqlite = rusqlite::Connection::open(&database.path)?;
+    sqlite.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(Connection(Arc::new(Opened { sqlite: Mutex::new(sqlite), turn: Mutex::default(), database })))
 }
 
 fn query(connection: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
@@ -118,7 +204,7 @@ impl wit::HostConnection for InstanceState {
         statement: String,
         parameters: Vec<Value>,
     ) -> Result<Result<QueryResult, Error>> {
-        self.connection(&connection)?.execute(&self.grants, statement, parameters).await
+        self.connection(&connection)?.execute(&self.grants, statement, parameters, true).await
     }
 
     async fn last_insert_rowid(&mut self, connection: Resource<Connection>) -> Result<i64> {
@@ -137,11 +223,11 @@ impl wit::HostConnection for InstanceState {
 
 impl Connection {
     fn last_insert_rowid(&self) -> i64 {
-        self.0.lock().expect("no query panics").last_insert_rowid()
+        self.0.sqlite.lock().expect("no query panics").last_insert_rowid()
     }
 
     fn changes(&self) -> u64 {
-        self.0.lock().expect("no query panics").changes()
+        self.0.sqlite.lock().expect("no query panics").changes()
     }
 }
 
@@ -167,7 +253,7 @@ impl<T: Send> wit::HostConnectionWithStore<T> for HostInterfaces {
             wasmtime::error::Ok((state.grants.clone(), state.connection(&connection)?))
         })?;
         // As on Spin, an error of the statement comes at the end of the rows.
-        let (columns, rows, end) = match connection.execute(&grants, statement, parameters).await? {
+        let (columns, rows, end) = match connection.execute(&grants, statement, parameters, false).await? {
             Ok(result) => (result.columns, result.rows, Ok(())),
             Err(error) => (Vec::new(), Vec::new(), Err(error)),
         };
@@ -194,8 +280,8 @@ mod tests {
     #[test]
     fn connections_have_the_settings_that_spins_have() {
         let folder = tempfile::tempdir().unwrap();
-        let connection = connect(&folder.path().join("x.db")).unwrap();
-        let connection = connection.0.lock().unwrap();
+        let connection = connect(Arc::new(Database::new(folder.path().join("x.db")))).unwrap();
+        let connection = connection.0.sqlite.lock().unwrap();
         let pragma = |name: &str| query(&connection, &format!("PRAGMA {name}"), &[]).unwrap().rows[0].values[0].clone();
         assert!(matches!(pragma("journal_mode"), Value::Text(mode) if mode == "delete"));
         assert!(matches!(pragma("synchronous"), Value::Integer(2)));

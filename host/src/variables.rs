@@ -11,7 +11,7 @@ use crate::instance::{Grants, HostInterfaces, InstanceState};
 /// The variable's value; `None` where the component does not declare it. The error is the hook's.
 async fn read(grants: &Grants, name: &str) -> Result<Result<Option<String>, String>> {
     let value = grants.variables.get(name).cloned();
-    grants.call(CallKind::Variable, name, false, |message| message, move || Ok(value)).await
+    grants.call(CallKind::Variable, name, |message| message, async { Ok(value) }).await
 }
 
 fn undefined(name: &str) -> String {
