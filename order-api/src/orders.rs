@@ -10,12 +10,12 @@ use std::thread::LocalKey;
 
 use order_core::lifecycle::Status;
 use order_core::order::{Attempt, Event, Order, Timestamp};
-use order_core::sqlite::SqliteStore;
+use order_core::sqlite::{Connection, SqliteStore};
 use order_core::store::{DeadLetterCursor, DeadLetterFilter, DeadLetters, Metrics, OrderStore, StoreError};
 use send_wrapper::SendWrapper;
 
 use crate::problem::ApiError;
-use crate::runtime::{self, SqliteConnection};
+use crate::runtime::{self, PatientConnection, PromptConnection};
 use crate::writer::{self, Keyed, Reply, Write};
 
 /// Carries out a change; see [`writer::write`].
@@ -29,7 +29,7 @@ pub async fn write(write: Write, keyed: Option<Keyed>) -> Result<Reply, ApiError
 /// [`ApiError::OrderNotFound`].
 pub async fn find(order_id: String) -> Result<Order, ApiError> {
     SendWrapper::new(async move {
-        let found = reading(reading_store().await?.find(&order_id).await)?;
+        let found = keep_unless_failed(&LOOKUPS, lookups().await?.find(&order_id).await)?;
         found.ok_or(ApiError::OrderNotFound(order_id))
     })
     .await
@@ -41,7 +41,7 @@ pub async fn find(order_id: String) -> Result<Order, ApiError> {
 /// [`ApiError::OrderNotFound`].
 pub async fn events(order_id: String) -> Result<Vec<Event>, ApiError> {
     SendWrapper::new(async move {
-        let found = reading(reading_store().await?.events(&order_id).await)?;
+        let found = keep_unless_failed(&LOOKUPS, lookups().await?.events(&order_id).await)?;
         found.ok_or(ApiError::OrderNotFound(order_id))
     })
     .await
@@ -53,7 +53,7 @@ pub async fn events(order_id: String) -> Result<Vec<Event>, ApiError> {
 /// [`ApiError::OrderNotFound`].
 pub async fn attempts(order_id: String) -> Result<Vec<Attempt>, ApiError> {
     SendWrapper::new(async move {
-        let found = reading(reading_store().await?.attempts(&order_id).await)?;
+        let found = keep_unless_failed(&LOOKUPS, lookups().await?.attempts(&order_id).await)?;
         found.ok_or(ApiError::OrderNotFound(order_id))
     })
     .await
@@ -65,52 +65,60 @@ pub async fn dead_letters(
     after: Option<DeadLetterCursor>,
     limit: u32,
 ) -> Result<DeadLetters, ApiError> {
-    SendWrapper::new(async move { Ok(reading(reading_store().await?.dead_letters(&filter, after, limit).await)?) })
-        .await
+    SendWrapper::new(async move {
+        let lists = store(&LISTS, PatientConnection::open()).await?;
+        Ok(keep_unless_failed(&LISTS, lists.dead_letters(&filter, after, limit).await)?)
+    })
+    .await
 }
 
 /// The counters.
 pub async fn metrics() -> Result<Metrics, ApiError> {
-    SendWrapper::new(async move { Ok(reading(reading_store().await?.metrics().await)?) }).await
+    SendWrapper::new(async move { Ok(keep_unless_failed(&LOOKUPS, lookups().await?.metrics().await)?) }).await
 }
 
-/// The store of this component.
-pub type Store = SqliteStore<SqliteConnection>;
+/// The store that writes.
+pub type WritingStore = SqliteStore<PatientConnection>;
 
-type Slot = RefCell<Option<Rc<Store>>>;
+type Slot<C> = RefCell<Option<Rc<SqliteStore<C>>>>;
 
 thread_local! {
-    /// Reads have a connection of their own, so that they see no transaction before its end and wait for none.
-    static READING: Slot = const { RefCell::new(None) };
-    static WRITING: Slot = const { RefCell::new(None) };
+    /// Reads have connections of their own, so that they see no transaction before its end and wait for none:
+    /// one for lookups, one for lists, which may take their time.
+    static LOOKUPS: Slot<PromptConnection> = const { RefCell::new(None) };
+    static LISTS: Slot<PatientConnection> = const { RefCell::new(None) };
+    static WRITES: Slot<PatientConnection> = const { RefCell::new(None) };
 }
 
-async fn reading_store() -> Result<Rc<Store>, StoreError> {
-    store(&READING).await
+async fn lookups() -> Result<Rc<SqliteStore<PromptConnection>>, StoreError> {
+    store(&LOOKUPS, async { PromptConnection::open() }).await
 }
 
-/// Passes an outcome on; after an error the next reader gets a connection anew.
-fn reading<T>(outcome: Result<T, StoreError>) -> Result<T, StoreError> {
-    outcome.inspect_err(|_| _ = READING.take())
+/// Passes an outcome on; after an error the next one gets a connection anew.
+fn keep_unless_failed<C, T>(slot: &'static LocalKey<Slot<C>>, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+    outcome.inspect_err(|_| _ = slot.take())
 }
 
 /// The store that the leader of the writer has for itself.
-pub async fn writing_store() -> Result<Rc<Store>, StoreError> {
-    store(&WRITING).await
+pub async fn writing_store() -> Result<Rc<WritingStore>, StoreError> {
+    store(&WRITES, PatientConnection::open()).await
 }
 
 /// Has the next [`writing_store`] be a new one.
 pub fn forget_writing_store() {
-    WRITING.take();
+    WRITES.take();
 }
 
 /// The instance's store of a kind: its connection is opened, and the schema looked at, once.
-async fn store(slot: &'static LocalKey<Slot>) -> Result<Rc<Store>, StoreError> {
+async fn store<C: Connection>(
+    slot: &'static LocalKey<Slot<C>>,
+    open: impl Future<Output = Result<C, StoreError>>,
+) -> Result<Rc<SqliteStore<C>>, StoreError> {
     if let Some(store) = slot.with_borrow(Clone::clone) {
         return Ok(store);
     }
     // Requests that come together each open one, and one of them stays.
-    let store = Rc::new(SqliteStore::open(SqliteConnection::open().await?).await?);
+    let store = Rc::new(SqliteStore::open(open.await?).await?);
     slot.set(Some(store.clone()));
     Ok(store)
 }
@@ -120,7 +128,7 @@ async fn store(slot: &'static LocalKey<Slot>) -> Result<Rc<Store>, StoreError> {
 const BACKLOG_COUNTED_EVERY_MS: u64 = 250;
 
 /// Whether so many orders wait that new ones are refused.
-pub async fn backlog_is_full(store: &Store) -> Result<bool, StoreError> {
+pub async fn backlog_is_full(store: &WritingStore) -> Result<bool, StoreError> {
     thread_local! {
         static COUNTED: Cell<Option<(Timestamp, u64)>> = const { Cell::new(None) };
         static LIMIT: Cell<Option<u64>> = const { Cell::new(None) };

@@ -8,6 +8,7 @@ use order_core::queue::{KeyValue, QueueError};
 use order_core::sqlite::{Connection, Row, Value};
 use order_core::store::StoreError;
 use spin_sdk::key_value::{self, Store};
+use spin_sdk::sqlite::wit::sqlite as blocking;
 use spin_sdk::wasip3::random::random::get_random_u64;
 use spin_sdk::{sqlite, variables};
 
@@ -42,34 +43,59 @@ pub async fn max_backlog() -> Result<u64, String> {
     }
 }
 
-/// A connection to the database labelled `default`.
-pub struct SqliteConnection(sqlite::Connection);
+/// A connection to the database labelled `default` for what takes time: while a statement runs, the instance goes
+/// on with its other requests.
+pub struct PatientConnection(sqlite::Connection);
 
-impl SqliteConnection {
+impl PatientConnection {
     pub async fn open() -> Result<Self, StoreError> {
         sqlite::Connection::open_default().await.map(Self).map_err(store_error)
     }
 }
 
-impl Connection for SqliteConnection {
+impl Connection for PatientConnection {
     async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        let parameters = parameters.into_iter().map(|value| match value {
-            Value::Null => sqlite::Value::Null,
-            Value::Integer(integer) => sqlite::Value::Integer(integer),
-            Value::Text(text) => sqlite::Value::Text(text),
-        });
-        let result = self.0.execute(sql, parameters).await.map_err(store_error)?;
+        let result = self.0.execute(sql, parameters.into_iter().map(to_host)).await.map_err(store_error)?;
         // Only the end of the stream tells whether the statement worked.
         let rows = result.collect().await.map_err(store_error)?;
-        let value = |value| match value {
-            sqlite::Value::Null => Ok(Value::Null),
-            sqlite::Value::Integer(integer) => Ok(Value::Integer(integer)),
-            sqlite::Value::Text(text) => Ok(Value::Text(text)),
-            sqlite::Value::Real(_) | sqlite::Value::Blob(_) => {
-                Err(StoreError::Broken("a column has a type that the schema does not use".to_owned()))
-            }
-        };
-        rows.into_iter().map(|row| row.values.into_iter().map(value).collect()).collect()
+        rows.into_iter().map(|row| row.values.into_iter().map(from_host).collect()).collect()
+    }
+}
+
+/// A connection to the database labelled `default` for lookups: the instance waits for them, which takes less
+/// time than going on with something else and coming back. (spin-sdk itself offers only the patient way.)
+pub struct PromptConnection(blocking::Connection);
+
+impl PromptConnection {
+    pub fn open() -> Result<Self, StoreError> {
+        blocking::Connection::open("default").map(Self).map_err(store_error)
+    }
+}
+
+impl Connection for PromptConnection {
+    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        let parameters: Vec<_> = parameters.into_iter().map(to_host).collect();
+        let rows = self.0.execute(sql, &parameters).map_err(store_error)?.rows;
+        rows.into_iter().map(|row| row.values.into_iter().map(from_host).collect()).collect()
+    }
+}
+
+fn to_host(value: Value) -> sqlite::Value {
+    match value {
+        Value::Null => sqlite::Value::Null,
+        Value::Integer(integer) => sqlite::Value::Integer(integer),
+        Value::Text(text) => sqlite::Value::Text(text),
+    }
+}
+
+fn from_host(value: sqlite::Value) -> Result<Value, StoreError> {
+    match value {
+        sqlite::Value::Null => Ok(Value::Null),
+        sqlite::Value::Integer(integer) => Ok(Value::Integer(integer)),
+        sqlite::Value::Text(text) => Ok(Value::Text(text)),
+        sqlite::Value::Real(_) | sqlite::Value::Blob(_) => {
+            Err(StoreError::Broken("a column has a type that the schema does not use".to_owned()))
+        }
     }
 }
 

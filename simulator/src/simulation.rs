@@ -235,11 +235,11 @@ async fn rough_weather(clients: &[Rc<RefCell<Client>>], reach: &Reach, clock: &A
                         world.tell("fault: the queue is wiped".to_owned());
                         messages.lock().unwrap().clear();
                     }
-                    1..3 => {
+                    1..6 => {
                         world.tell("fault: old messages come again".to_owned());
                         messages.lock().unwrap().extend(seen.clone());
                     }
-                    3 => {
+                    6 => {
                         let jump = world.below(60_000) as i64 - 20_000;
                         world.tell(format!("fault: the clock jumps by {jump} ms"));
                         clock.jump(jump);
