@@ -41,8 +41,7 @@ impl<S: Sync> FromRequest<S> for Post {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let path = request.uri().path().to_owned();
-        let key = request_key(request.headers())?;
+        let key = request_key(request.headers())?.map(|key| (key, request.uri().path().to_owned()));
         let errors = request.extensions().get::<DialectErrors>().copied();
         // RFC 9110, section 8.3: without the header the recipient may look at the data; the parser does.
         if let Some(content_type) = request.headers().get(header::CONTENT_TYPE)
@@ -60,7 +59,7 @@ impl<S: Sync> FromRequest<S> for Post {
             Err(error) if is_length_limit(&error) => return Err(ApiError::BodyTooLarge),
             Err(_) => return Err(ApiError::BodyUnreadable),
         };
-        let keyed = key.map(|key| Keyed { key, fingerprint: digest(&[path.as_bytes(), &body]), errors });
+        let keyed = key.map(|(key, path)| Keyed { key, fingerprint: digest(&[path.as_bytes(), &body]), errors });
         Ok(Self { body, keyed })
     }
 }

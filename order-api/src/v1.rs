@@ -35,21 +35,21 @@ const ORDER: Shape = Shape { order_id: OrderIdField::Optional, items_field: "ite
 async fn create(post: Post) -> Result<Reply, ApiError> {
     fn accepted(order: &Order) -> Reply {
         let location = Some(location(&order.content.order_id));
-        Reply { location, ..Reply::json(StatusCode::ACCEPTED, &OrderResource::from(order.clone())) }
+        Reply { location, ..Reply::json(StatusCode::ACCEPTED, &OrderResource::from(order)) }
     }
     orders::write(Write::Accept(post.order(&ORDER)?, accepted), post.keyed).await
 }
 
-fn changed(order: &Order) -> Reply {
-    Reply::json(StatusCode::OK, &OrderResource::from(order.clone()))
+fn found(order: &Order) -> Reply {
+    Reply::json(StatusCode::OK, &OrderResource::from(order))
 }
 
 async fn cancel(OrderIdInPath(order_id): OrderIdInPath, post: Post) -> Result<Reply, ApiError> {
-    orders::write(Write::Cancel(order_id, changed), post.keyed).await
+    orders::write(Write::Cancel(order_id, found), post.keyed).await
 }
 
 async fn retry(OrderIdInPath(order_id): OrderIdInPath, post: Post) -> Result<Reply, ApiError> {
-    orders::write(Write::Retry(order_id, changed), post.keyed).await
+    orders::write(Write::Retry(order_id, found), post.keyed).await
 }
 
 async fn retry_dead_letters(post: Post) -> Result<Reply, ApiError> {
@@ -58,8 +58,8 @@ async fn retry_dead_letters(post: Post) -> Result<Reply, ApiError> {
     orders::write(Write::RetryDeadLetters(filter, limit, retried), post.keyed).await
 }
 
-async fn read(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<OrderResource>, ApiError> {
-    Ok(Json(orders::find(order_id).await?.into()))
+async fn read(OrderIdInPath(order_id): OrderIdInPath) -> Result<Reply, ApiError> {
+    Ok(found(&orders::find(order_id).await?))
 }
 
 async fn events(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>, ApiError> {
@@ -70,14 +70,13 @@ async fn attempts(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>,
     Ok(Json(json!({ "attempts": orders::attempts(order_id).await? })))
 }
 
-async fn dead_letters(
-    DeadLetterQuery { filter, after, limit }: DeadLetterQuery,
-) -> Result<Json<DeadLettersResource>, ApiError> {
+async fn dead_letters(DeadLetterQuery { filter, after, limit }: DeadLetterQuery) -> Result<Reply, ApiError> {
     let page = orders::dead_letters(filter, after, limit).await?;
-    Ok(Json(DeadLettersResource {
-        orders: page.orders.into_iter().map(OrderResource::from).collect(),
+    let page = DeadLettersResource {
+        orders: page.orders.iter().map(OrderResource::from).collect(),
         next: page.next.map(|next| next.to_string()),
-    }))
+    };
+    Ok(Reply::json(StatusCode::OK, &page))
 }
 
 async fn metrics() -> Result<Json<MetricsResource>, ApiError> {
@@ -86,8 +85,8 @@ async fn metrics() -> Result<Json<MetricsResource>, ApiError> {
 
 /// A page of failed orders.
 #[derive(Serialize)]
-struct DeadLettersResource {
-    orders: Vec<OrderResource>,
+struct DeadLettersResource<'a> {
+    orders: Vec<OrderResource<'a>>,
     /// What to send as `after` for the next page.
     next: Option<String>,
 }
@@ -100,13 +99,13 @@ fn location(order_id: &Id) -> String {
 
 /// An order as `/v1` shows it.
 #[derive(Serialize)]
-struct OrderResource {
-    order_id: Id,
-    user_id: Id,
-    item_ids: Vec<Id>,
+struct OrderResource<'a> {
+    order_id: &'a Id,
+    user_id: &'a Id,
+    item_ids: &'a [Id],
     /// A decimal string with two decimals.
     total_amount: Amount,
-    currency: Currency,
+    currency: &'a Currency,
     status: Status,
     attempts: u32,
     created_at: Timestamp,
@@ -114,23 +113,23 @@ struct OrderResource {
     started_at: Option<Timestamp>,
     completed_at: Option<Timestamp>,
     /// Why the last attempt failed.
-    failure: Option<String>,
+    failure: Option<&'a str>,
 }
 
-impl From<Order> for OrderResource {
-    fn from(order: Order) -> Self {
+impl<'a> From<&'a Order> for OrderResource<'a> {
+    fn from(order: &'a Order) -> Self {
         Self {
-            order_id: order.content.order_id,
-            user_id: order.content.user_id,
-            item_ids: order.content.item_ids,
+            order_id: &order.content.order_id,
+            user_id: &order.content.user_id,
+            item_ids: &order.content.item_ids,
             total_amount: order.content.total_amount,
-            currency: order.content.currency,
+            currency: &order.content.currency,
             status: order.status,
             attempts: order.attempts,
             created_at: order.created_at,
             started_at: order.started_at,
             completed_at: order.finished_at.filter(|_| order.status == Status::Completed),
-            failure: order.failure,
+            failure: order.failure.as_deref(),
         }
     }
 }

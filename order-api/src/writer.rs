@@ -29,7 +29,6 @@ use crate::problem::{self, ApiError, DialectErrors};
 use crate::runtime::{self, StoreKeyValue};
 
 /// What a request wants changed, and how its success is told.
-#[derive(Clone)]
 pub enum Write {
     /// Take the order in.
     Accept(NewOrder, fn(&Order) -> Reply),
@@ -91,7 +90,8 @@ pub struct Keyed {
 type Answer = Result<Reply, ApiError>;
 
 struct Job {
-    write: Write,
+    /// Shared with the request, which hands it in again when the leader is cancelled.
+    write: Rc<Write>,
     keyed: Option<Keyed>,
     /// Keeps the key taken until the job is done, even if its request goes away before.
     _in_flight: Option<Rc<InFlight>>,
@@ -122,6 +122,7 @@ thread_local! {
 /// Carries out `write`, together with those of the other requests. What it answers is durable.
 pub async fn write(write: Write, keyed: Option<Keyed>) -> Answer {
     let in_flight = keyed.as_ref().map(|keyed| InFlight::enter(&keyed.key)).transpose()?.map(Rc::new);
+    let write = Rc::new(write);
     loop {
         let answer = Rc::default();
         let (until_dropped, mut answered) = wit_stream::new::<u8>();
@@ -246,7 +247,7 @@ async fn carry_out_all(store: &WritingStore, jobs: &[Job], in_transaction: bool)
     let mut acceptances = Vec::new();
     let new = |answers: &[Option<Answer>]| -> Vec<usize> {
         (0..jobs.len())
-            .filter(|index| answers[*index].is_none() && matches!(jobs[*index].write, Write::Accept(..)))
+            .filter(|index| answers[*index].is_none() && matches!(*jobs[*index].write, Write::Accept(..)))
             .collect()
     };
     if !new(&answers).is_empty() && orders::backlog_is_full(store).await? {
@@ -256,16 +257,16 @@ async fn carry_out_all(store: &WritingStore, jobs: &[Job], in_transaction: bool)
     }
     let new = new(&answers);
     if !new.is_empty() {
-        let orders: Vec<NewOrder> = new
+        let orders: Vec<&NewOrder> = new
             .iter()
-            .filter_map(|index| match &jobs[*index].write {
-                Write::Accept(order, _) => Some(order.clone()),
+            .filter_map(|index| match &*jobs[*index].write {
+                Write::Accept(order, _) => Some(order),
                 _ => None,
             })
             .collect();
         acceptances = intake::accept(store, &orders, now).await?;
         for (index, acceptance) in new.into_iter().zip(&acceptances) {
-            let Write::Accept(order, reply) = &jobs[index].write else { continue };
+            let Write::Accept(order, reply) = &*jobs[index].write else { continue };
             if let (Acceptance::Undecided(error), true) = (acceptance, in_transaction) {
                 // After some errors SQLite has rolled the transaction back.
                 return Err(error.clone());

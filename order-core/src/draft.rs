@@ -1,6 +1,7 @@
 //! How a client's JSON becomes a [`NewOrder`]: every field is looked at, and every invalid one is named.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
@@ -208,8 +209,10 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                     if seen > MAX_FIELDS {
                         return Err(A::Error::custom(format!("more than {MAX_FIELDS} fields")));
                     }
-                    if fields.values.insert(name.clone(), value).is_some() && !fields.repeated.contains(&name) {
-                        fields.repeated.push(name);
+                    match fields.values.entry(name) {
+                        Entry::Vacant(entry) => _ = entry.insert(value),
+                        Entry::Occupied(entry) if fields.repeated.contains(entry.key()) => {}
+                        Entry::Occupied(entry) => fields.repeated.push(entry.key().clone()),
                     }
                 }
                 Ok(fields)

@@ -1,5 +1,7 @@
 //! How orders come in: the store first, so that the acknowledgement is true, then a wake-up for the worker.
 
+use std::borrow::Borrow;
+
 use uuid::Builder;
 
 use crate::order::{Id, NewOrder, Timestamp};
@@ -27,7 +29,7 @@ pub fn new_order_id(now: Timestamp, random: u128) -> Id {
 /// Accepts `orders`. When this returns, every one that it says was created is durable.
 pub async fn accept<S: OrderStore>(
     store: &S,
-    orders: &[NewOrder],
+    orders: &[impl Borrow<NewOrder>],
     now: Timestamp,
 ) -> Result<Vec<Acceptance>, StoreError> {
     store.accept(orders, now, now.plus_millis(UNANNOUNCED_AFTER_MS)).await

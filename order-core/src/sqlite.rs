@@ -4,9 +4,10 @@
 //! requests of an instance, so each operation here is one statement that is its own transaction. Lists
 //! travel as one JSON parameter, which keeps the statements few: Spin caches 16 per connection.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 
-use serde_json::json;
+use serde::Serialize;
 
 use crate::lifecycle::Status;
 use crate::order::{Amount, Attempt, AttemptOutcome, Currency, Event, Id, NewOrder, Order, Timestamp};
@@ -109,7 +110,7 @@ impl<C: Connection> SqliteStore<C> {
 
     /// The orders with these identifiers, in no order.
     async fn find_many(&self, order_ids: &[&str]) -> Result<Vec<Order>, StoreError> {
-        let rows = self.execute(SELECT_ORDERS, vec![Value::Text(json!(order_ids).to_string())]).await?;
+        let rows = self.execute(SELECT_ORDERS, vec![list(order_ids)]).await?;
         rows.into_iter().map(|row| Columns::of(row).order()).collect()
     }
 }
@@ -281,14 +282,15 @@ const PRUNE_ORDERS: &str = "DELETE FROM orders
 impl<C: Connection> OrderStore for SqliteStore<C> {
     async fn accept(
         &self,
-        orders: &[NewOrder],
+        orders: &[impl Borrow<NewOrder>],
         now: Timestamp,
         due_at: Timestamp,
     ) -> Result<Vec<Acceptance>, StoreError> {
         let rows: Vec<_> = orders
             .iter()
             .map(|order| {
-                json!([
+                let order = order.borrow();
+                (
                     order.order_id.as_str(),
                     order.order_id.is_integer() as u8,
                     order.user_id.as_str(),
@@ -297,10 +299,10 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
                     serde_json::to_string(&order.item_ids).expect("identifiers are JSON"),
                     order.total_amount.minor(),
                     order.currency.as_str(),
-                ])
+                )
             })
             .collect();
-        let parameters = vec![Value::Text(json!(rows).to_string()), now.into(), due_at.into()];
+        let parameters = vec![list(&rows), now.into(), due_at.into()];
         let mut created: Vec<String> = Vec::with_capacity(orders.len());
         for row in self.execute(INSERT_ORDERS, parameters).await? {
             match row.into_iter().next() {
@@ -314,6 +316,7 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
         let mut acceptances: Vec<Option<Acceptance>> = orders
             .iter()
             .map(|order| {
+                let order = order.borrow();
                 let position = created.binary_search_by(|id| id.as_str().cmp(order.order_id.as_str())).ok()?;
                 created.remove(position);
                 Some(Acceptance::Created(Order {
@@ -333,12 +336,13 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
             .iter()
             .zip(&acceptances)
             .filter(|(_, acceptance)| acceptance.is_none())
-            .map(|(order, _)| order.order_id.as_str())
+            .map(|(order, _)| order.borrow().order_id.as_str())
             .collect();
         if !known.is_empty() {
             // What was created is durable by now: an error here must not take the others' answers away.
             let existing = self.find_many(&known).await;
             for (order, acceptance) in orders.iter().zip(&mut acceptances).filter(|(_, a)| a.is_none()) {
+                let order = order.borrow();
                 *acceptance = Some(match &existing {
                     Ok(existing) => match existing.iter().find(|found| found.content.order_id == order.order_id) {
                         Some(found) if found.content == *order => Acceptance::Existing(found.clone()),
@@ -378,7 +382,7 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
         now: Timestamp,
         lease_until: Timestamp,
     ) -> Result<Vec<Claim>, StoreError> {
-        let parameters = vec![Value::Text(json!(order_ids).to_string()), now.into(), lease_until.into()];
+        let parameters = vec![list(order_ids), now.into(), lease_until.into()];
         claims_from_rows(self.execute(CLAIM, parameters).await?)
     }
 
@@ -419,10 +423,10 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
                     Verdict::Fail { reason } => (Status::Failed, 0, None, Some(reason)),
                 };
                 let due_at = due_at.map(|time| time.as_millis());
-                json!([claim.seq, claim.attempt, status.as_str(), parked, due_at, failure])
+                (claim.seq, claim.attempt, status.as_str(), parked, due_at, failure)
             })
             .collect();
-        let parameters = vec![Value::Text(json!(rows).to_string()), now.into()];
+        let parameters = vec![list(&rows), now.into()];
         Ok(self.execute(SETTLE, parameters).await?.len())
     }
 
@@ -524,8 +528,8 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
     }
 
     async fn kept_answers(&self, keys: &[RequestKey], since: Timestamp) -> Result<Vec<Option<KeptAnswer>>, StoreError> {
-        let names: Vec<_> = keys.iter().map(|key| json!([key.caller, key.key])).collect();
-        let rows = self.execute(SELECT_ANSWERS, vec![Value::Text(json!(names).to_string()), since.into()]).await?;
+        let names: Vec<_> = keys.iter().map(|key| (&key.caller, &key.key)).collect();
+        let rows = self.execute(SELECT_ANSWERS, vec![list(&names), since.into()]).await?;
         let mut found = HashMap::new();
         for row in rows {
             let mut columns = Columns::of(row);
@@ -545,10 +549,10 @@ impl<C: Connection> OrderStore for SqliteStore<C> {
         let rows: Vec<_> = answers
             .iter()
             .map(|(key, answer)| {
-                json!([key.caller, key.key, answer.fingerprint, answer.status, answer.location, answer.body])
+                (&key.caller, &key.key, &answer.fingerprint, answer.status, &answer.location, &answer.body)
             })
             .collect();
-        self.execute(KEEP_ANSWERS, vec![Value::Text(json!(rows).to_string()), now.into()]).await.map(drop)
+        self.execute(KEEP_ANSWERS, vec![list(&rows), now.into()]).await.map(drop)
     }
 
     async fn prune(&self, now: Timestamp, finished_before: Option<Timestamp>) -> Result<usize, StoreError> {
@@ -578,11 +582,16 @@ impl<C: Connection> SqliteStore<C> {
 
 fn filter_parameters(filter: &DeadLetterFilter) -> Vec<Value> {
     vec![
-        filter.order_ids.as_ref().map_or(Value::Null, |order_ids| Value::Text(json!(order_ids).to_string())),
+        filter.order_ids.as_ref().map_or(Value::Null, |order_ids| list(order_ids)),
         filter.user_id.as_deref().map_or(Value::Null, Value::from),
         filter.failed_from.map_or(Value::Null, Value::from),
         filter.failed_before.map_or(Value::Null, Value::from),
     ]
+}
+
+/// A list as one parameter, for json_each.
+fn list<T: Serialize>(items: &[T]) -> Value {
+    Value::Text(serde_json::to_string(items).expect("what is stored is JSON"))
 }
 
 /// Takes the columns of a row one after the other.

@@ -3,6 +3,8 @@
 //! The SQLite backend is in [`crate::sqlite`]. Another database is another implementation of [`OrderStore`];
 //! `store_suite` (feature `store-suite`) says what any of them must do.
 
+use std::borrow::Borrow;
+
 use crate::lifecycle::Status;
 use crate::order::{Attempt, Event, NewOrder, Order, Timestamp};
 
@@ -201,7 +203,7 @@ pub trait OrderStore {
     /// identifier in the same call the first is the new one.
     async fn accept(
         &self,
-        orders: &[NewOrder],
+        orders: &[impl Borrow<NewOrder>],
         now: Timestamp,
         due_at: Timestamp,
     ) -> Result<Vec<Acceptance>, StoreError>;

@@ -132,7 +132,7 @@ async fn one_call_accepts_each_of_many<S: OrderStore>(store: S) {
         .collect();
     assert_eq!(kinds, ["created b", "existing old", "created twice", "created a", "existing twice", "conflict"]);
     assert_eq!(store.metrics().await.unwrap().total, 4);
-    assert_eq!(store.accept(&[], at(2), at(3)).await.unwrap(), []);
+    assert_eq!(store.accept(&[] as &[NewOrder], at(2), at(3)).await.unwrap(), []);
 }
 
 async fn a_first_attempt_is_claimed_once<S: OrderStore>(store: S) {
