@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use order_core::sqlite::SqliteStore;
+use order_core::test_doubles::RusqliteConnection;
 use rusqlite::{Connection, params};
 
 /// Milliseconds since the Unix epoch.
@@ -18,6 +20,27 @@ pub fn open(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
+}
+
+/// A new database with the service's schema.
+pub fn create(path: &Path) -> Result<Connection> {
+    let store = SqliteStore::open(RusqliteConnection(open(path)?));
+    tokio::runtime::Handle::current().block_on(store)?;
+    Ok(open(path)?)
+}
+
+/// Adds `count` orders that wait to be processed.
+pub fn fill_pending(connection: &Connection, count: u64) -> Result<()> {
+    connection.execute(
+        "WITH RECURSIVE number (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < ?1)
+         INSERT INTO orders (order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency, status,
+                             created_at, changed_at, due_at)
+         SELECT lower(hex(randomblob(16))), 0, 'user-' || n, 0, '[\"book\",\"pen\"]', 1250, 'EUR', 'Pending', ?2, ?2, ?2
+         FROM number",
+        params![count as i64, now()],
+    )?;
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    Ok(())
 }
 
 /// How many orders there are: in all, Pending, Processing, Completed.
@@ -118,7 +141,7 @@ pub fn fill(connection: &mut Connection, count: u64) -> Result<()> {
     connection.execute(
         "UPDATE order_counters SET total = total + ?1, completed = completed + ?1, processing_ms = processing_ms + 980 * ?1,
                                    completion_ms = completion_ms + 1000 * ?1 WHERE id = 1",
-        [count],
+        [count as i64],
     )?;
     for (_, sql) in &triggers {
         connection.execute_batch(sql)?;

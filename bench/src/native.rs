@@ -45,7 +45,7 @@ struct App {
 
 /// Serves on `listen` until the process is killed.
 pub async fn serve(listen: SocketAddr, database: PathBuf, with_worker: bool) -> Result<()> {
-    SqliteStore::open(RusqliteConnection(database::open(&database)?)).await?;
+    drop(SqliteStore::open(RusqliteConnection(database::open(&database)?)).await?);
     let (writer, jobs) = mpsc::channel();
     let connection = database::open(&database)?;
     std::thread::spawn(move || write(connection, &jobs));

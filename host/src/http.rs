@@ -13,7 +13,7 @@ use anyhow::Result;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,6 +33,8 @@ use crate::{Loaded, Reuse};
 
 /// How long an idle client may take to send the head of its next request; it frees what dead clients hold.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest body that is waited for before its request is handed over, in bytes: an order of some hundred items.
+const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
 /// How long requests in flight have to end when the host stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// How long a request may take. Components answer in seconds, so one that takes longer waits for the rest of a
@@ -113,8 +115,12 @@ impl HttpServer {
         let service = service_fn(move |request| {
             let server = self.clone();
             async move {
-                let request = request.map(|body: Incoming| body.map_err(HttpError::Hyper).boxed_unsync());
-                Ok::<_, Infallible>(server.answer(request, local).await)
+                let answer = match tokio::time::timeout(REQUEST_TIMEOUT, buffered(request)).await {
+                    Ok(Ok(request)) => server.answer(request, local).await,
+                    Ok(Err(_)) => plain(StatusCode::BAD_REQUEST, "the body broke off"),
+                    Err(_) => plain(StatusCode::REQUEST_TIMEOUT, ""),
+                };
+                Ok::<_, Infallible>(answer)
             }
         });
         let mut builder = http1::Builder::new();
@@ -149,6 +155,18 @@ impl HttpServer {
             }
         }
     }
+}
+
+/// Waits for a small body, so that an instance neither waits for a slow client nor is woken for each part of what
+/// is there already. A longer one, or one of unknown length, is passed on as it comes.
+async fn buffered(request: Request<Incoming>) -> hyper::Result<Request<WasiBody>> {
+    let (head, body) = request.into_parts();
+    let is_small = body.size_hint().exact().is_some_and(|length| length <= MAX_BUFFERED_BYTES);
+    let body = match is_small {
+        true => Full::new(body.collect().await?.to_bytes()).map_err(|never| match never {}).boxed_unsync(),
+        false => body.map_err(HttpError::Hyper).boxed_unsync(),
+    };
+    Ok(Request::from_parts(head, body))
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<WasiBody> {

@@ -9,6 +9,10 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use host::{App, KeyValueLocation, Manifest, Options, Reuse};
 
+/// Requests allocate on one thread and free on another, which this allocator is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs a Spin application on an embedded host.
 #[derive(Parser)]
 #[command(version)]

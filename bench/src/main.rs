@@ -1,0 +1,168 @@
+//! `cargo bench-all`: measures the service and writes `bench/RESULTS.md`. `cargo bench-all guard` is the short form,
+//! which fails when a ratio has fallen.
+
+mod database;
+mod load;
+mod measure;
+mod native;
+mod process;
+mod report;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::{Args, Parser, Subcommand};
+
+use load::Oha;
+use measure::{Bench, Extent};
+use process::Built;
+use report::{Recorded, Report};
+
+/// Measures the service against the runtime's ceiling, a native twin, and its own growth.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Action>,
+    #[command(flatten)]
+    all: All,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Compares the most important ratios with the recorded ones, and fails when one is more than a quarter lower.
+    Guard,
+    /// Measures a system that runs somewhere else: create, read and metrics as `/v1` has them.
+    Url {
+        /// Where it is, as http://host:port.
+        base: String,
+        /// The URL of something on the same runtime that answers a constant.
+        #[arg(long)]
+        hello: Option<String>,
+        /// Use each connection once.
+        #[arg(long)]
+        close: bool,
+    },
+    /// Serves the native twin.
+    #[command(hide = true)]
+    Native {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        database: PathBuf,
+        #[arg(long)]
+        worker: bool,
+    },
+}
+
+#[derive(Args, Clone, Copy)]
+struct All {
+    /// Rounds of each comparison.
+    #[arg(long, default_value_t = 5, global = true)]
+    rounds: usize,
+    /// Seconds of traffic in each round.
+    #[arg(long, default_value_t = 3, global = true)]
+    seconds: u64,
+    /// Orders that are stored while requests are compared.
+    #[arg(long, default_value_t = 1_000_000, global = true)]
+    stored: u64,
+    /// Orders that the table grows to.
+    #[arg(long, default_value_t = 10_000_000, global = true)]
+    grown: u64,
+    /// Minutes of steady traffic while the memory is watched.
+    #[arg(long, default_value_t = 10, global = true)]
+    soak_minutes: u64,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    if let Some(Action::Native { listen, database, worker }) = cli.command {
+        return runtime.block_on(native::serve(listen, database, worker));
+    }
+    let _guard = runtime.enter();
+    let All { rounds, seconds, stored, grown, soak_minutes } = cli.all;
+    let built = Built::build()?;
+    let oha = Oha::ready(&built.target)?;
+    let bench = Bench { built, oha, extent: Extent { rounds, seconds, stored, grown, soak_minutes } };
+    match cli.command {
+        Some(Action::Guard) => guard(&bench),
+        Some(Action::Url { base, hello, close }) => {
+            let medians = bench.elsewhere(base.trim_end_matches('/'), hello.as_deref(), close)?;
+            for name in ["hello", "create", "read", "metrics"] {
+                println!("{name:8} {:>8.0} a second, {:.2} x hello", medians.of(name), medians.ratio(name, "hello"));
+            }
+            Ok(())
+        }
+        _ => {
+            let report = measure_all(&bench)?;
+            println!("{}", report.table());
+            report.write(&bench.built.project.join("bench"))
+        }
+    }
+}
+
+fn measure_all(bench: &Bench) -> Result<Report> {
+    let step = |what: &str| println!("measuring: {what}");
+    step("requests, at 1, 64 and 1,000 connections");
+    let (throughput, memory) = bench.throughput(&[1, 64, 1_000])?;
+    step("all the way to Completed");
+    let whole_way = bench.whole_way()?;
+    let followed_ms = bench.follow()?;
+    step("the worker");
+    let worker = bench.worker(200_000)?;
+    let pickup = bench.pickup(500)?;
+    step("rest and start");
+    let idle = bench.idle()?;
+    let start_ms = bench.start()?;
+    step("growth");
+    let growth = bench.growth()?;
+    step("memory over time");
+    let soak = bench.soak()?;
+    let wasm_kib = [bench.built.wasm_kib("order_api")?, bench.built.wasm_kib("order_worker")?];
+    let extent = bench.extent;
+    Ok(Report {
+        extent,
+        throughput,
+        whole_way,
+        followed_ms,
+        worker,
+        pickup,
+        idle,
+        start_ms,
+        growth,
+        soak,
+        memory,
+        wasm_kib,
+    })
+}
+
+/// A ratio may fall to this share of the recorded one before the guard fails: noise of these comparisons is below
+/// a tenth, and a mistake that costs less than a quarter is one for the long form to find.
+const ALLOWED: f64 = 0.75;
+
+fn guard(bench: &Bench) -> Result<()> {
+    let recorded = Recorded::read(&bench.built.project.join("bench"))?;
+    let (throughput, _) = bench.throughput(&[64])?;
+    let worker = bench.worker(50_000)?;
+    let measured = Recorded::of(&throughput, &worker);
+    let mut fallen = Vec::new();
+    for ((what, now), (_, then)) in measured.ratios().into_iter().zip(recorded.ratios()) {
+        println!("{what}: {now:.2}, recorded {then:.2}");
+        if now < then * ALLOWED {
+            fallen.push(what);
+        }
+    }
+    ensure!(fallen.is_empty(), "more than a quarter below what is recorded: {}", fallen.join(", "));
+    Ok(())
+}

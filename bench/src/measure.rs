@@ -1,0 +1,406 @@
+//! The measurements. Each compares systems within one run, in rounds that take turns, by the medians.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use crate::database;
+use crate::load::{Answers, Oha, Traffic};
+use crate::process::{Built, System};
+
+/// An order that the service gives a name: each request is another one.
+const ORDER: &str = r#"{"user_id":"user-7","item_ids":["book","pen","ink"],"total_amount":"12.50","currency":"EUR"}"#;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Rounds of each comparison.
+    pub rounds: usize,
+    /// Seconds of traffic in each round.
+    pub seconds: u64,
+    /// Orders that are stored where the number is not what is measured.
+    pub stored: u64,
+    /// Orders that the table grows to.
+    pub grown: u64,
+    /// Minutes of steady traffic while the memory is watched.
+    pub soak_minutes: u64,
+}
+
+/// What is needed to measure.
+pub struct Bench {
+    /// What has been built.
+    pub built: Built,
+    /// The load generator.
+    pub oha: Oha,
+    /// How much is measured.
+    pub extent: Extent,
+}
+
+/// A system's data and its process, which goes first.
+struct Running {
+    system: System,
+    state: TempDir,
+}
+
+impl Running {
+    fn database(&self) -> Result<Connection> {
+        Ok(database::open(&database_file(self.state.path()))?)
+    }
+}
+
+fn database_file(state: &Path) -> std::path::PathBuf {
+    state.join("sqlite_db.db")
+}
+
+/// The medians of what was measured several times, by name.
+#[derive(Default)]
+pub struct Medians(BTreeMap<String, Vec<f64>>);
+
+impl Medians {
+    fn add(&mut self, name: impl Into<String>, value: f64) {
+        self.0.entry(name.into()).or_default().push(value);
+    }
+
+    /// The median of `name`; not a number where nothing was measured.
+    pub fn of(&self, name: &str) -> f64 {
+        let mut values = self.0.get(name).cloned().unwrap_or_default();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    /// The median over the rounds of `a` divided by `b` of the same round: what slows a whole round down does not
+    /// count.
+    pub fn ratio(&self, a: &str, b: &str) -> f64 {
+        let values = |name: &str| self.0.get(name).cloned().unwrap_or_default();
+        let mut ratios: Vec<f64> = values(a).iter().zip(values(b)).map(|(a, b)| a / b).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+impl Bench {
+    fn whole(&self, state: &Path, variables: &[(&str, &str)]) -> Result<System> {
+        self.built.up(&self.built.whole(), state, &[&[("max_backlog", "1000000000")], variables].concat())
+    }
+
+    fn intake_only(&self, state: &Path) -> Result<System> {
+        self.built.up(&self.built.intake_only, state, &[("max_backlog", "1000000000")])
+    }
+
+    fn native(&self, state: &Path, with_worker: bool) -> Result<System> {
+        let database = database_file(state);
+        let mut arguments = vec!["native", "--database", database.to_str().context("UTF-8")?];
+        if with_worker {
+            arguments.push("--worker");
+        }
+        System::start(&std::env::current_exe()?, &arguments)
+    }
+
+    /// New data with the schema, and `orders` completed orders in it.
+    fn state(&self, orders: u64) -> Result<TempDir> {
+        // Not in a temporary folder, which may be in memory: the disk is part of what is measured.
+        let state = tempfile::tempdir_in(&self.built.target)?;
+        let mut connection = database::create(&database_file(state.path()))?;
+        database::fill(&mut connection, orders)?;
+        Ok(state)
+    }
+
+    fn send(&self, url: String, body: Option<&'static str>, connections: usize) -> Result<Answers> {
+        let seconds = self.extent.seconds;
+        self.oha.send(&Traffic { url, random: false, body, connections, seconds, rate: None, close: false })
+    }
+
+    /// Requests per second of hello, the service and the native twin, with each number of connections; and that
+    /// everything accepted is stored.
+    ///
+    /// Names: `{create,read,metrics}/{service,native}/{connections}` and `hello/{connections}`, each with `/p99`, `/failed`.
+    pub fn throughput(&self, connections: &[usize]) -> Result<(Medians, f64)> {
+        let hello_state = tempfile::tempdir_in(&self.built.target)?;
+        let hello = self.built.up(&self.built.hello(), hello_state.path(), &[])?;
+        let state = self.state(self.extent.stored)?;
+        let service = Running { system: self.intake_only(state.path())?, state };
+        let state = self.state(self.extent.stored)?;
+        let native = Running { system: self.native(state.path(), false)?, state };
+        let mut medians = Medians::default();
+        let mut memory = 0.0;
+        for connections in connections {
+            let mut accepted = [0, 0];
+            let before = [database::counters(&service.database()?)?[0], database::counters(&native.database()?)?[0]];
+            for _ in 0..self.extent.rounds {
+                let mut measure = |name: &str, url: String, body| -> Result<u64> {
+                    let answers = self.send(url, body, *connections)?;
+                    let name = format!("{name}/{connections}");
+                    medians.add(format!("{name}/p99"), answers.p99_ms);
+                    medians.add(format!("{name}/failed"), answers.failed as f64);
+                    medians.add(name, answers.per_second);
+                    Ok(answers.succeeded)
+                };
+                measure("hello", hello.base.clone(), None)?;
+                for (index, (name, running)) in [("service", &service), ("native", &native)].into_iter().enumerate() {
+                    let base = &running.system.base;
+                    accepted[index] += measure(&format!("create/{name}"), format!("{base}/v1/orders"), Some(ORDER))?;
+                    measure(&format!("read/{name}"), format!("{base}/v1/orders/filled-77"), None)?;
+                    measure(&format!("metrics/{name}"), format!("{base}/v1/metrics"), None)?;
+                }
+            }
+            for (index, running) in [&service, &native].into_iter().enumerate() {
+                let stored = database::counters(&running.database()?)?[0] - before[index];
+                ensure!(stored as u64 == accepted[index], "{} were accepted and {stored} stored", accepted[index]);
+            }
+            memory = service.system.memory_mib()?.1;
+        }
+        Ok((medians, memory))
+    }
+
+    /// Requests per second of a system that runs somewhere else: create, read, metrics.
+    pub fn elsewhere(&self, base: &str, hello: Option<&str>, close: bool) -> Result<Medians> {
+        let mut medians = Medians::default();
+        let client = reqwest::Client::new();
+        let order = json!({ "order_id": "filled-77", "user_id": "u", "item_ids": ["i"], "total_amount": 1 });
+        tokio::runtime::Handle::current()
+            .block_on(client.post(format!("{base}/v1/orders")).json(&order).send())?
+            .error_for_status()?;
+        for _ in 0..self.extent.rounds {
+            let requests = [
+                ("hello", hello.map(str::to_owned), None),
+                ("create", Some(format!("{base}/v1/orders")), Some(ORDER)),
+                ("read", Some(format!("{base}/v1/orders/filled-77")), None),
+                ("metrics", Some(format!("{base}/v1/metrics")), None),
+            ];
+            for (name, url, body) in requests {
+                let Some(url) = url else { continue };
+                let seconds = self.extent.seconds;
+                let traffic = Traffic { url, random: false, body, connections: 64, seconds, rate: None, close };
+                let answers = self.oha.send(&traffic)?;
+                ensure!(answers.failed == 0, "{} requests of {name} failed", answers.failed);
+                medians.add(name, answers.per_second);
+            }
+        }
+        Ok(medians)
+    }
+
+    /// Orders per second all the way to Completed, with intake and worker at once: `service`, `native`.
+    pub fn whole_way(&self) -> Result<Medians> {
+        let mut medians = Medians::default();
+        for _ in 0..self.extent.rounds {
+            for name in ["service", "native"] {
+                let state = self.state(0)?;
+                let system = match name {
+                    "service" => self.whole(state.path(), &[("processing_time_ms", "0")])?,
+                    _ => self.native(state.path(), true)?,
+                };
+                let running = Running { system, state };
+                let begin = Instant::now();
+                let accepted = self.send(format!("{}/v1/orders", running.system.base), Some(ORDER), 64)?.succeeded;
+                until_completed(&running.database()?, accepted as i64)?;
+                medians.add(name, accepted as f64 / begin.elapsed().as_secs_f64());
+            }
+        }
+        Ok(medians)
+    }
+
+    /// Follows 1,000 orders, sent at once, one by one to Completed. Answers how many milliseconds the last one took.
+    pub fn follow(&self) -> Result<f64> {
+        let state = self.state(0)?;
+        let running = Running { system: self.whole(state.path(), &[("processing_time_ms", "0")])?, state };
+        let base = running.system.base.clone();
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
+        let begin = Instant::now();
+        tokio::runtime::Handle::current().block_on(async {
+            let mut orders = JoinSet::new();
+            for number in 0..1_000 {
+                let (client, base) = (client.clone(), base.clone());
+                orders.spawn(async move {
+                    let order_id = format!("followed-{number}");
+                    let order = json!({ "order_id": order_id, "user_id": "u", "item_ids": ["i"], "total_amount": 1 });
+                    client.post(format!("{base}/v1/orders")).json(&order).send().await?.error_for_status()?;
+                    loop {
+                        let found = client.get(format!("{base}/v1/orders/{order_id}")).send().await?;
+                        let found: Value = found.error_for_status()?.json().await?;
+                        if found["status"] == "Completed" {
+                            return anyhow::Ok(found["attempts"] == 1);
+                        }
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                });
+            }
+            while let Some(followed) = orders.join_next().await {
+                ensure!(followed??, "an order had more than one attempt");
+            }
+            Ok(())
+        })?;
+        Ok(begin.elapsed().as_secs_f64() * 1_000.0)
+    }
+
+    /// Orders per second that are worked off when the processor takes no time: `service`, and `plain`, which is
+    /// rusqlite making the same changes in batches of the same size.
+    pub fn worker(&self, orders: u64) -> Result<Medians> {
+        let mut medians = Medians::default();
+        for _ in 0..self.extent.rounds {
+            medians.add("service", self.work_off(0, orders)?);
+            let state = self.state(0)?;
+            let connection = database::open(&database_file(state.path()))?;
+            database::fill_pending(&connection, orders)?;
+            let begin = Instant::now();
+            while database::work_once(&connection, 1_000)? > 0 {}
+            medians.add("plain", orders as f64 / begin.elapsed().as_secs_f64());
+        }
+        Ok(medians)
+    }
+
+    /// How many of `orders` waiting orders the service works off per second, beside `stored` completed ones.
+    fn work_off(&self, stored: u64, orders: u64) -> Result<f64> {
+        let state = self.state(stored)?;
+        self.work_off_in(state.path(), orders)
+    }
+
+    fn work_off_in(&self, state: &Path, orders: u64) -> Result<f64> {
+        let connection = database::open(&database_file(state))?;
+        database::fill_pending(&connection, orders)?;
+        let before = database::counters(&connection)?[3];
+        let _system = self.whole(state, &[("processing_time_ms", "0")])?;
+        // From the first batch on, so that the start of the process and of the tick do not count.
+        until_completed(&connection, before + 1)?;
+        let (begin, first) = (Instant::now(), database::counters(&connection)?[3]);
+        until_completed(&connection, before + orders as i64)?;
+        Ok((before + orders as i64 - first) as f64 / begin.elapsed().as_secs_f64())
+    }
+
+    /// Milliseconds from an order's acceptance to the start of its processing at `rate` orders a second: the
+    /// median and the 99th percentile.
+    pub fn pickup(&self, rate: u64) -> Result<(f64, f64)> {
+        let state = self.state(0)?;
+        let running = Running { system: self.whole(state.path(), &[])?, state };
+        let traffic = Traffic {
+            url: format!("{}/v1/orders", running.system.base),
+            random: false,
+            body: Some(ORDER),
+            connections: 64,
+            seconds: self.extent.seconds.max(10),
+            rate: Some(rate),
+            close: false,
+        };
+        let accepted = self.oha.send(&traffic)?.succeeded;
+        let connection = running.database()?;
+        until_completed(&connection, accepted as i64)?;
+        let mut select = connection.prepare("SELECT started_at - created_at FROM orders ORDER BY 1")?;
+        let waits: Vec<i64> = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize] as f64;
+        Ok((at(0.5), at(0.99)))
+    }
+
+    /// What share of a processor the system uses when nothing happens.
+    pub fn idle(&self) -> Result<f64> {
+        let state = self.state(1_000)?;
+        let system = self.whole(state.path(), &[])?;
+        std::thread::sleep(Duration::from_secs(3));
+        let (begin, before) = (Instant::now(), system.cpu()?);
+        std::thread::sleep(Duration::from_secs(20));
+        Ok((system.cpu()? - before).as_secs_f64() / begin.elapsed().as_secs_f64())
+    }
+
+    /// Requests and worked-off orders per second with 1,000 orders in the table, and with as many as the extent
+    /// says: `{create,read,status,metrics,claim}/{small,grown}`.
+    pub fn growth(&self) -> Result<Medians> {
+        let mut medians = Medians::default();
+        let sizes =
+            [("small", self.state(1_000)?, 1_000), ("grown", self.state(self.extent.grown)?, self.extent.grown)];
+        {
+            let mut systems = Vec::new();
+            for (name, state, orders) in &sizes {
+                systems.push((name, self.intake_only(state.path())?, *orders));
+            }
+            for _ in 0..self.extent.rounds {
+                for (name, system, orders) in &systems {
+                    let base = &system.base;
+                    // Any of the stored orders but a tenth of them.
+                    let any = format!("filled-[1-9][0-9]{{{}}}", orders.ilog10() - 1);
+                    let requests = [
+                        ("create", format!("{base}/v1/orders"), false, Some(ORDER)),
+                        ("read", format!("{base}/v1/orders/{any}"), true, None),
+                        ("status", format!("{base}/orders/{any}/status"), true, None),
+                        ("metrics", format!("{base}/v1/metrics"), false, None),
+                    ];
+                    for (what, url, random, body) in requests {
+                        let seconds = self.extent.seconds;
+                        let traffic = Traffic { url, random, body, connections: 64, seconds, rate: None, close: false };
+                        let answers = self.oha.send(&traffic)?;
+                        ensure!(answers.failed == 0, "{} of {what} failed", answers.failed);
+                        medians.add(format!("{what}/{name}"), answers.per_second);
+                    }
+                }
+            }
+        }
+        // What was created above is worked off first.
+        for (_, state, _) in &sizes {
+            self.work_off_in(state.path(), 1)?;
+        }
+        for _ in 0..self.extent.rounds {
+            for (name, state, _) in &sizes {
+                medians.add(format!("claim/{name}"), self.work_off_in(state.path(), 50_000)?);
+            }
+        }
+        Ok(medians)
+    }
+
+    /// Memory in MiB after each minute of steady traffic.
+    pub fn soak(&self) -> Result<Vec<f64>> {
+        let state = self.state(0)?;
+        let running = Running { system: self.whole(state.path(), &[("processing_time_ms", "0")])?, state };
+        let mut memory = Vec::new();
+        for _ in 0..self.extent.soak_minutes {
+            let traffic = Traffic {
+                url: format!("{}/v1/orders", running.system.base),
+                random: false,
+                body: Some(ORDER),
+                connections: 1_000,
+                seconds: 60,
+                rate: Some(1_000),
+                close: false,
+            };
+            let answers = self.oha.send(&traffic)?;
+            ensure!(answers.failed == 0, "{} requests failed", answers.failed);
+            memory.push(running.system.memory_mib()?.0);
+        }
+        Ok(memory)
+    }
+
+    /// Milliseconds from the start of the host's process to its first answer, once it has been started before.
+    pub fn start(&self) -> Result<f64> {
+        let state = self.state(0)?;
+        let mut medians = Medians::default();
+        let client = reqwest::Client::new();
+        for round in 0..6 {
+            let begin = Instant::now();
+            let system = self.whole(state.path(), &[])?;
+            let answer = client.get(format!("{}/v1/metrics", system.base)).send();
+            tokio::runtime::Handle::current().block_on(answer)?.error_for_status()?;
+            if round > 0 {
+                medians.add("start", begin.elapsed().as_secs_f64() * 1_000.0);
+            }
+        }
+        Ok(medians.of("start"))
+    }
+}
+
+/// Waits until so many orders are Completed.
+fn until_completed(connection: &Connection, orders: i64) -> Result<()> {
+    let mut progress = (Instant::now(), 0);
+    loop {
+        let completed = database::counters(connection)?[3];
+        if completed >= orders {
+            return Ok(());
+        }
+        if completed != progress.1 {
+            progress = (Instant::now(), completed);
+        }
+        ensure!(progress.0.elapsed() < Duration::from_secs(60), "{completed} of {orders} orders are Completed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
