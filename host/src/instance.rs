@@ -46,6 +46,24 @@ pub struct Grants {
 }
 
 impl Grants {
+    /// Nothing.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self {
+            component: "test".to_owned(),
+            database: None,
+            key_value: None,
+            variables: BTreeMap::new(),
+            environment: BTreeMap::new(),
+            allowed_hosts: Vec::new(),
+            hook: None,
+            clock: Clock::System,
+            single_threaded: false,
+            random: None,
+            quiet: true,
+        }
+    }
+
     fn fate(&self, kind: CallKind, subject: &str) -> Fate {
         match &self.hook {
             Some(hook) => hook.fate(HostCall { component: &self.component, kind, subject }),

@@ -5,7 +5,7 @@
 //!
 //! Where connections meet, this host is kinder than SQLite: see [`Database`].
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::instance::{Grants, HostInterfaces, InstanceState};
 
 /// How long a connection waits for its turn to write: SQLite's busy timeout, as Spin and rusqlite set it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many read-only statements are remembered; components have a few dozen.
+/// How many statements are remembered; components have a few dozen.
 const MAX_STATEMENTS: usize = 1_000;
 
 /// A database file, and the queue of those who write to it.
@@ -33,25 +33,14 @@ const MAX_STATEMENTS: usize = 1_000;
 pub struct Database {
     path: PathBuf,
     turns: Arc<Semaphore>,
-    /// Statements that are known to read only; all others take turns.
-    read_only: Mutex<HashSet<String>>,
+    /// Whether a statement only reads, for those that were looked at.
+    only_reads: Mutex<HashMap<String, bool>>,
 }
 
 impl Database {
     /// The database in the file at `path`.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, turns: Arc::new(Semaphore::new(1)), read_only: Mutex::default() }
-    }
-
-    fn only_reads(&self, sql: &str) -> bool {
-        self.read_only.lock().expect("no access panics").contains(sql)
-    }
-
-    fn remember_that_it_only_reads(&self, sql: &str) {
-        let mut read_only = self.read_only.lock().expect("no access panics");
-        if read_only.len() < MAX_STATEMENTS && !read_only.contains(sql) {
-            read_only.insert(sql.to_owned());
-        }
+        Self { path, turns: Arc::new(Semaphore::new(1)), only_reads: Mutex::default() }
     }
 }
 
@@ -86,27 +75,47 @@ impl Connection {
     ) -> Result<Result<QueryResult, Error>> {
         let sql = grants.hook.as_ref().and_then(|hook| hook.rewrite(&sql)).unwrap_or(sql);
         let work = async {
-            if self.0.database.only_reads(&sql) {
-                if may_block && let Ok(sqlite) = self.0.sqlite.try_lock() {
-                    return query(&sqlite, &sql, &parameters).map_err(io);
-                }
-                let (opened, sql) = (self.0.clone(), sql.clone());
-                let work = move || opened.query(&sql, &parameters).map_err(io);
-                return grants.on_a_thread_of_its_own(work).await;
-            }
+            // What ends a transaction only reads, to SQLite, and takes the time that the transaction's commit takes.
             let has_turn = self.0.turn.lock().expect("no access panics").is_some();
             if !has_turn {
-                let turn = self.0.database.turns.clone().acquire_owned();
-                match tokio::time::timeout(BUSY_TIMEOUT, turn).await {
-                    Ok(turn) => *self.0.turn.lock().expect("no access panics") = turn.ok(),
-                    Err(_) => return Err(Error::Io("database is locked".to_owned())),
+                if self.only_reads(grants, &sql).await {
+                    if may_block && let Ok(sqlite) = self.0.sqlite.try_lock() {
+                        return query(&sqlite, &sql, &parameters).map_err(io);
+                    }
+                } else {
+                    let turn = self.0.database.turns.clone().acquire_owned();
+                    match tokio::time::timeout(BUSY_TIMEOUT, turn).await {
+                        Ok(turn) => *self.0.turn.lock().expect("no access panics") = turn.ok(),
+                        Err(_) => return Err(Error::Io("database is locked".to_owned())),
+                    }
                 }
             }
             let (opened, sql) = (self.0.clone(), sql.clone());
-            let work = move || opened.query(&sql, &parameters).map_err(io);
-            grants.on_a_thread_of_its_own(work).await
+            grants.on_a_thread_of_its_own(move || opened.query(&sql, &parameters).map_err(io)).await
         };
         grants.call(CallKind::SqliteExecute, &sql, Error::Io, work).await
+    }
+}
+
+impl Connection {
+    async fn only_reads(&self, grants: &Grants, sql: &str) -> bool {
+        let known = self.0.database.only_reads.lock().expect("no access panics").get(sql).copied();
+        if let Some(known) = known {
+            return known;
+        }
+        let (opened, sql) = (self.0.clone(), sql.to_owned());
+        let look = move || {
+            let sqlite = opened.sqlite.lock().expect("no query panics");
+            // One that cannot be prepared changes nothing, and is not worth remembering.
+            let Ok(statement) = sqlite.prepare_cached(&sql) else { return true };
+            let only_reads = statement.readonly();
+            let mut known = opened.database.only_reads.lock().expect("no access panics");
+            if known.len() < MAX_STATEMENTS {
+                known.insert(sql, only_reads);
+            }
+            only_reads
+        };
+        grants.on_a_thread_of_its_own(look).await
     }
 }
 
@@ -115,9 +124,6 @@ impl Opened {
     fn query(&self, sql: &str, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
         let sqlite = self.sqlite.lock().expect("no query panics");
         let outcome = query(&sqlite, sql, parameters);
-        if outcome.is_ok() && sqlite.prepare_cached(sql).is_ok_and(|statement| statement.readonly()) {
-            self.database.remember_that_it_only_reads(sql);
-        }
         if sqlite.is_autocommit() {
             self.turn.lock().expect("no access panics").take();
         }
@@ -295,5 +301,36 @@ mod tests {
         query(&connection, "CREATE TABLE a (x); CREATE TABLE b (x)", &[]).unwrap();
         let tables = query(&connection, "SELECT name FROM sqlite_schema", &[]).unwrap();
         assert_eq!(tables.rows.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_keeps_the_turn_to_write_until_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Arc::new(Database::new(folder.path().join("x.db")));
+        let [one, other] = [(); 2].map(|()| connect(database.clone()).unwrap());
+        let grants = Grants::none();
+        let run = async |connection: &Connection, sql: &str, may_block: bool| {
+            connection.execute(&grants, sql.to_owned(), Vec::new(), may_block).await.unwrap().map(drop)
+        };
+        for may_block in [true, false] {
+            run(&one, "CREATE TABLE IF NOT EXISTS a (x)", may_block).await.unwrap();
+            for end in ["COMMIT", "ROLLBACK"] {
+                run(&one, "BEGIN IMMEDIATE", may_block).await.unwrap();
+                run(&one, "INSERT INTO a VALUES (1)", may_block).await.unwrap();
+                run(&one, "SELECT * FROM a", may_block).await.unwrap();
+                let waiting = run(&other, "INSERT INTO a VALUES (2)", may_block);
+                let mut waiting = std::pin::pin!(waiting);
+                assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err(), "it waits");
+                // Reads wait for nobody.
+                run(&other, "SELECT * FROM a", may_block).await.unwrap();
+                run(&one, end, may_block).await.unwrap();
+                waiting.await.unwrap();
+            }
+            // A connection that goes away leaves its turn.
+            let gone = connect(database.clone()).unwrap();
+            run(&gone, "BEGIN IMMEDIATE", may_block).await.unwrap();
+            drop(gone);
+            run(&other, "INSERT INTO a VALUES (3)", may_block).await.unwrap();
+        }
     }
 }

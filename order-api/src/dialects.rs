@@ -13,8 +13,11 @@ mod plain_metrics;
 
 use axum::middleware::map_response;
 use axum::response::Response;
-use axum::{Extension, Router};
+use axum::{Extension, Json, Router};
+use serde_json::{Value, json};
 
+use crate::extract::OrderIdInPath;
+use crate::orders;
 use crate::problem::{ApiError, DialectErrors};
 
 /// The routes of all dialects.
@@ -34,4 +37,10 @@ pub fn routes() -> Router {
         // For those who keep an answer.
         router.merge(routes.layer(Extension(errors)))
     })
+}
+
+/// What both FastAPI services answer to the question for an order.
+async fn identifier_and_status(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>, ApiError> {
+    let order = orders::find(order_id).await?;
+    Ok(Json(json!({ "order_id": order.content.order_id, "status": order.status })))
 }

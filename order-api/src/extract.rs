@@ -1,10 +1,11 @@
 //! What handlers take from a request, checked.
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use http_body_util::BodyExt as _;
 use order_core::draft::{self, Shape};
 use order_core::order::{Id, NewOrder, Timestamp};
 use order_core::store::{DeadLetterCursor, DeadLetterFilter, RequestKey};
@@ -20,7 +21,7 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 
 /// A POST: its body, JSON by its header and not too long, and its Idempotency-Key.
 pub struct Post {
-    body: Bytes,
+    body: Vec<u8>,
     /// The key that it came with.
     pub keyed: Option<Keyed>,
 }
@@ -49,16 +50,9 @@ impl<S: Sync> FromRequest<S> for Post {
         {
             return Err(ApiError::UnsupportedMediaType);
         }
-        let announced =
+        let length =
             request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|length: u64| length > MAX_BODY_BYTES as u64) {
-            return Err(ApiError::BodyTooLarge);
-        }
-        let body = match axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await {
-            Ok(body) => body,
-            Err(error) if is_length_limit(&error) => return Err(ApiError::BodyTooLarge),
-            Err(_) => return Err(ApiError::BodyUnreadable),
-        };
+        let body = read(request.into_body(), length).await?;
         let keyed = key.map(|(key, path)| Keyed { key, fingerprint: digest(&[path.as_bytes(), &body]), errors });
         Ok(Self { body, keyed })
     }
@@ -94,15 +88,23 @@ fn is_json(content_type: &[u8]) -> bool {
     essence == b"application/json" || (essence.starts_with(b"application/") && essence.ends_with(b"+json"))
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        source = error.source();
+/// Reads a body of this length, or to its end where the length is not known. To wait for the end of one whose
+/// length is known would be another two turns of the instance's event loop.
+async fn read(mut body: Body, length: Option<usize>) -> Result<Vec<u8>, ApiError> {
+    if length.is_some_and(|length| length > MAX_BODY_BYTES) {
+        return Err(ApiError::BodyTooLarge);
     }
-    false
+    let mut read = Vec::new();
+    while length != Some(read.len())
+        && let Some(frame) = body.frame().await
+    {
+        let frame = frame.map_err(|_| ApiError::BodyUnreadable)?;
+        read.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
+        if read.len() > MAX_BODY_BYTES {
+            return Err(ApiError::BodyTooLarge);
+        }
+    }
+    Ok(read)
 }
 
 /// The order that the path names. What cannot be an identifier is an order that does not exist.

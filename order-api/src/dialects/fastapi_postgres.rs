@@ -8,7 +8,7 @@ use order_core::lifecycle::Status;
 use order_core::order::Order;
 use serde_json::{Value, json};
 
-use crate::extract::{OrderIdInPath, Post};
+use crate::extract::Post;
 use crate::orders;
 use crate::problem::{ApiError, DialectErrors};
 use crate::writer::{Reply, Write};
@@ -16,7 +16,7 @@ use crate::writer::{Reply, Write};
 pub fn routes() -> Router {
     Router::new()
         .route("/api/v1/orders", post(create))
-        .route("/api/v1/orders/{order_id}", get(status))
+        .route("/api/v1/orders/{order_id}", get(super::identifier_and_status))
         .route("/api/v1/metrics", get(metrics))
 }
 
@@ -36,11 +36,6 @@ async fn create(post: Post) -> Result<Reply, ApiError> {
         Reply::json(StatusCode::ACCEPTED, &json!({ "status_code": 202, "message": message }))
     }
     orders::write(Write::Accept(post.order(&ORDER)?, accepted), post.keyed).await
-}
-
-async fn status(OrderIdInPath(order_id): OrderIdInPath) -> Result<Json<Value>, ApiError> {
-    let order = orders::find(order_id).await?;
-    Ok(Json(json!({ "order_id": order.content.order_id, "status": order.status })))
 }
 
 async fn metrics() -> Result<Json<Value>, ApiError> {
