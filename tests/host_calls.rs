@@ -39,8 +39,9 @@ struct System {
 }
 
 impl System {
-    /// A system that has answered every kind of request before, so that nothing is opened any more.
-    async fn warm() -> Rc<Self> {
+    /// A system that has answered every kind of request before, so that nothing is opened any more. Its one instance
+    /// takes so many requests at once.
+    async fn warm(at_once: usize) -> Rc<Self> {
         system::build();
         let state = tempfile::tempdir().unwrap();
         let counter = Arc::new(Counter::default());
@@ -50,6 +51,7 @@ impl System {
         options.hook = Some(counter.clone());
         options.single_threaded = true;
         options.reuse.accepting_instances = 1;
+        options.reuse.max_instance_concurrent_reuse_count = at_once;
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
         let app = App::load(&manifest, options).unwrap().driven().unwrap();
         let system = Self { app, counter, _state: state };
@@ -77,6 +79,15 @@ impl System {
         assert_eq!(self.send(http::Request::get(path), String::new()).await, 200);
     }
 
+    async fn create_together(self: &Rc<Self>, orders: usize) {
+        let together = LocalSet::new();
+        for number in 0..orders {
+            let system = self.clone();
+            together.spawn_local(async move { system.create(&format!("together-{number}"), None).await });
+        }
+        together.await;
+    }
+
     /// The calls since this was last asked.
     fn calls(&self) -> Vec<(String, usize)> {
         std::mem::take(&mut *self.counter.0.lock().unwrap()).into_iter().collect()
@@ -92,7 +103,7 @@ const INSERT: &str = "INSERT INTO orders";
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_one_statement() {
-    let system = System::warm().await;
+    let system = System::warm(100).await;
     system.create("x", None).await;
     system.assert_calls(&[(INSERT, 1), ("KeyValueSet", 1)]);
     system.get("/v1/orders/x").await;
@@ -118,20 +129,25 @@ async fn a_request_is_one_statement() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_meet_share_a_commit_and_a_message() {
-    let system = System::warm().await;
-    let together = LocalSet::new();
-    for number in 0..64 {
-        let system = system.clone();
-        together.spawn_local(async move { system.create(&format!("o{number}"), None).await });
-    }
-    together.await;
+    let system = System::warm(100).await;
+    system.create_together(64).await;
     // The first one finds nobody to wait for.
     system.assert_calls(&[(INSERT, 2), ("KeyValueSet", 2)]);
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_that_is_full_leaves_its_place_to_another() {
+    let system = System::warm(16).await;
+    system.create_together(64).await;
+    // Four instances had 16 each, the first of them the one that was there, and made two commits of them.
+    let calls: BTreeMap<String, usize> = system.calls().into_iter().collect();
+    assert_eq!(calls["SqliteOpen"], 3, "{calls:?}");
+    assert_eq!(calls[INSERT], 8, "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_of_orders_costs_the_worker_what_one_does() {
-    let system = System::warm().await;
+    let system = System::warm(100).await;
     system.app.tick().await;
     system.calls();
     // How often it looks for work within a second, and what it does once in each tick.

@@ -57,7 +57,8 @@ pub struct Reuse {
     /// How long an instance without requests is kept.
     pub idle_instance_timeout: Duration,
     /// How many instances of a component take requests side by side: as many as there are processors, since an
-    /// instance uses one at a time, and what is in one instance can be done together. (Spin has no such limit.)
+    /// instance uses one at a time, and what is in one instance can be done together; two at least, in case one
+    /// has to wait. (Spin has no such limit.)
     pub accepting_instances: usize,
     /// How many instances there are at most, with those that take no more requests and still have some; beyond
     /// that requests wait.
@@ -70,7 +71,7 @@ impl Default for Reuse {
             max_instance_reuse_count: 10_000,
             max_instance_concurrent_reuse_count: 1_000,
             idle_instance_timeout: Duration::from_secs(1),
-            accepting_instances: std::thread::available_parallelism().map_or(2, usize::from),
+            accepting_instances: std::thread::available_parallelism().map_or(2, usize::from).max(2),
             max_instances: 1_000,
         }
     }

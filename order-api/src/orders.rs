@@ -10,7 +10,7 @@ use std::thread::LocalKey;
 
 use order_core::lifecycle::Status;
 use order_core::order::{Attempt, Event, Order, Timestamp};
-use order_core::sqlite::{Connection, SqliteStore};
+use order_core::sqlite::SqliteStore;
 use order_core::store::{DeadLetterCursor, DeadLetterFilter, DeadLetters, Metrics, OrderStore, StoreError};
 use send_wrapper::SendWrapper;
 
@@ -66,7 +66,7 @@ pub async fn dead_letters(
     limit: u32,
 ) -> Result<DeadLetters, ApiError> {
     SendWrapper::new(async move {
-        let lists = store(&LISTS, PatientConnection::open()).await?;
+        let lists = patient(&LISTS).await?;
         Ok(keep_unless_failed(&LISTS, lists.dead_letters(&filter, after, limit).await)?)
     })
     .await
@@ -77,8 +77,8 @@ pub async fn metrics() -> Result<Metrics, ApiError> {
     SendWrapper::new(async move { Ok(keep_unless_failed(&LOOKUPS, lookups().await?.metrics().await)?) }).await
 }
 
-/// The store that writes.
-pub type WritingStore = SqliteStore<PatientConnection>;
+/// A store that may take its time: the one that writes, for instance.
+pub type PatientStore = SqliteStore<PatientConnection>;
 
 type Slot<C> = RefCell<Option<Rc<SqliteStore<C>>>>;
 
@@ -90,8 +90,16 @@ thread_local! {
     static WRITES: Slot<PatientConnection> = const { RefCell::new(None) };
 }
 
+/// How many KiB of pages the connection for lookups keeps: the inner pages of a table and an index of ten million
+/// orders take 5,000, and what is read anew for each lookup then is the two leaves.
+const LOOKUPS_PAGES_KIB: u32 = 8_000;
+
 async fn lookups() -> Result<Rc<SqliteStore<PromptConnection>>, StoreError> {
-    store(&LOOKUPS, async { PromptConnection::open() }).await
+    if let Some(store) = LOOKUPS.with_borrow(Clone::clone) {
+        return Ok(store);
+    }
+    let store = SqliteStore::open(PromptConnection::open()?).await?.keep_pages(LOOKUPS_PAGES_KIB).await?;
+    Ok(LOOKUPS.with_borrow_mut(|slot| slot.insert(Rc::new(store)).clone()))
 }
 
 /// Passes an outcome on; after an error the next one gets a connection anew.
@@ -100,8 +108,8 @@ fn keep_unless_failed<C, T>(slot: &'static LocalKey<Slot<C>>, outcome: Result<T,
 }
 
 /// The store that the leader of the writer has for itself.
-pub async fn writing_store() -> Result<Rc<WritingStore>, StoreError> {
-    store(&WRITES, PatientConnection::open()).await
+pub async fn writing_store() -> Result<Rc<PatientStore>, StoreError> {
+    patient(&WRITES).await
 }
 
 /// Has the next [`writing_store`] be a new one.
@@ -110,15 +118,12 @@ pub fn forget_writing_store() {
 }
 
 /// The instance's store of a kind: its connection is opened, and the schema looked at, once.
-async fn store<C: Connection>(
-    slot: &'static LocalKey<Slot<C>>,
-    open: impl Future<Output = Result<C, StoreError>>,
-) -> Result<Rc<SqliteStore<C>>, StoreError> {
+async fn patient(slot: &'static LocalKey<Slot<PatientConnection>>) -> Result<Rc<PatientStore>, StoreError> {
     if let Some(store) = slot.with_borrow(Clone::clone) {
         return Ok(store);
     }
     // Requests that come together each open one, and one of them stays.
-    let store = Rc::new(SqliteStore::open(open.await?).await?);
+    let store = Rc::new(SqliteStore::open(PatientConnection::open().await?).await?);
     slot.set(Some(store.clone()));
     Ok(store)
 }
@@ -128,7 +133,7 @@ async fn store<C: Connection>(
 const BACKLOG_COUNTED_EVERY_MS: u64 = 250;
 
 /// Whether so many orders wait that new ones are refused.
-pub async fn backlog_is_full(store: &WritingStore) -> Result<bool, StoreError> {
+pub async fn backlog_is_full(store: &PatientStore) -> Result<bool, StoreError> {
     thread_local! {
         static COUNTED: Cell<Option<(Timestamp, u64)>> = const { Cell::new(None) };
         static LIMIT: Cell<Option<u64>> = const { Cell::new(None) };

@@ -24,7 +24,7 @@ use serde::Serialize;
 use spin_sdk::wasip3::wit_stream;
 use spin_sdk::wit_bindgen::StreamWriter;
 
-use crate::orders::{self, WritingStore};
+use crate::orders::{self, PatientStore};
 use crate::problem::{self, ApiError, DialectErrors};
 use crate::runtime::{self, StoreKeyValue};
 
@@ -227,7 +227,7 @@ async fn carry_out(jobs: &[Job]) -> Vec<Answer> {
 
 type Outcome = Result<(Vec<Answer>, Vec<Acceptance>), StoreError>;
 
-async fn carry_out_in_transaction(store: &WritingStore, jobs: &[Job]) -> Outcome {
+async fn carry_out_in_transaction(store: &PatientStore, jobs: &[Job]) -> Outcome {
     store.begin().await?;
     let outcome = match carry_out_all(store, jobs, true).await {
         Ok(outcome) => store.commit().await.map(|()| outcome),
@@ -240,7 +240,7 @@ async fn carry_out_in_transaction(store: &WritingStore, jobs: &[Job]) -> Outcome
     outcome
 }
 
-async fn carry_out_all(store: &WritingStore, jobs: &[Job], in_transaction: bool) -> Outcome {
+async fn carry_out_all(store: &PatientStore, jobs: &[Job], in_transaction: bool) -> Outcome {
     let now = runtime::now();
     let mut answers: Vec<Option<Answer>> = kept_answers(store, jobs).await?;
 
@@ -312,7 +312,7 @@ fn kept(keyed: &Keyed, answer: &Answer) -> Option<(RequestKey, KeptAnswer)> {
 }
 
 /// Carries out what is not an intake.
-async fn change(store: &WritingStore, write: &Write, now: Timestamp) -> Result<Answer, StoreError> {
+async fn change(store: &PatientStore, write: &Write, now: Timestamp) -> Result<Answer, StoreError> {
     let (change, order_id, reply) = match write {
         Write::Accept(..) => return Ok(Err(ApiError::Internal)),
         Write::Cancel(order_id, reply) => (store.cancel(order_id, now).await?, order_id, reply),
@@ -329,7 +329,7 @@ async fn change(store: &WritingStore, write: &Write, now: Timestamp) -> Result<A
 }
 
 /// For each job the answer that its key has already, if any.
-async fn kept_answers(store: &WritingStore, jobs: &[Job]) -> Result<Vec<Option<Answer>>, StoreError> {
+async fn kept_answers(store: &PatientStore, jobs: &[Job]) -> Result<Vec<Option<Answer>>, StoreError> {
     let mut answers: Vec<Option<Answer>> = jobs.iter().map(|_| None).collect();
     let keyed = || jobs.iter().enumerate().filter_map(|(index, job)| Some((index, job.keyed.as_ref()?)));
     let keys: Vec<RequestKey> = keyed().map(|(_, keyed)| keyed.key.clone()).collect();

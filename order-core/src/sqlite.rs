@@ -96,6 +96,12 @@ impl<C: Connection> SqliteStore<C> {
         Ok(Self { connection })
     }
 
+    /// Lets the connection keep so many KiB of pages; SQLite's default is 2,000.
+    pub async fn keep_pages(self, kib: u32) -> Result<Self, StoreError> {
+        self.connection.execute(&format!("PRAGMA cache_size = -{kib}"), vec![]).await?;
+        Ok(self)
+    }
+
     /// Runs one of the statements below. All of them are safe to try again: one that finds the database
     /// locked has changed nothing.
     async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
