@@ -50,8 +50,8 @@ pub fn counters(connection: &Connection) -> rusqlite::Result<[i64; 4]> {
     select.query_row([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))
 }
 
-/// What the worker does to the rows of up to `batch` due orders, row by row and in two transactions as it does:
-/// claims them, then completes them. The schema's triggers write the history. Answers how many there were.
+/// What the worker does to the rows of up to `batch` due orders, in two transactions as it does, a statement for each
+/// row: claims them, then completes them. The schema's triggers write the history. Answers how many there were.
 pub fn work_once(connection: &Connection, batch: usize) -> rusqlite::Result<usize> {
     let now = now();
     let due: Vec<(i64, i64)> = connection

@@ -20,6 +20,10 @@ use measure::{Bench, Extent};
 use process::Built;
 use report::{Recorded, Report};
 
+/// The host's, for the native twin.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures the service against the runtime's ceiling, a native twin, and its own growth.
 #[derive(Parser)]
 struct Cli {
@@ -115,7 +119,8 @@ fn run(cli: Cli) -> Result<()> {
 fn measure_all(bench: &Bench) -> Result<Report> {
     let step = |what: &str| println!("measuring: {what}");
     step("requests, at 1, 64 and 1,000 connections");
-    let (throughput, memory) = bench.throughput(&[1, 64, 1_000])?;
+    let throughput = bench.throughput(&[1, 64, 1_000])?;
+    let memory = bench.memory()?;
     step("all the way to Completed");
     let whole_way = bench.whole_way()?;
     let followed_ms = bench.follow()?;
@@ -153,7 +158,7 @@ const ALLOWED: f64 = 0.75;
 
 fn guard(bench: &Bench) -> Result<()> {
     let recorded = Recorded::read(&bench.built.project.join("bench"))?;
-    let (throughput, _) = bench.throughput(&[64])?;
+    let throughput = bench.throughput(&[64])?;
     let worker = bench.worker(50_000)?;
     let measured = Recorded::of(&throughput, &worker);
     let mut fallen = Vec::new();

@@ -1,13 +1,13 @@
 //! The native twin: the same rules, schema, durability and group commit as the service, by axum and rusqlite
 //! without a Wasm runtime between them. What it does more per second is what the runtime costs.
 //!
-//! It has what is measured and no more: create, read, metrics, and a worker.
+//! It has what is measured and no more: create, read, metrics, and a worker. There is no message to the worker, no
+//! look at the backlog, no Idempotency-Key, and errors have no body.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -28,6 +28,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::database;
+use crate::measure::BATCH;
 
 const ORDER: Shape = Shape { order_id: OrderIdField::Optional, items_field: "item_ids" };
 
@@ -48,12 +49,19 @@ pub async fn serve(listen: SocketAddr, database: PathBuf, with_worker: bool) -> 
     drop(SqliteStore::open(RusqliteConnection(database::open(&database)?)).await?);
     let (writer, jobs) = mpsc::channel();
     let connection = database::open(&database)?;
-    std::thread::spawn(move || write(connection, &jobs));
+    // As in the service's host, writers take turns instead of polling for SQLite's lock.
+    let turn = Arc::new(Mutex::new(()));
+    let writers_turn = turn.clone();
+    std::thread::spawn(move || write(connection, &jobs, &writers_turn));
     if with_worker {
         let connection = database::open(&database)?;
         std::thread::spawn(move || {
             loop {
-                if database::work_once(&connection, 1_000).expect("the database works") == 0 {
+                let worked = {
+                    let _turn = turn.lock().expect("no writer panics");
+                    database::work_once(&connection, BATCH).expect("the database works")
+                };
+                if worked == 0 {
                     std::thread::sleep(Duration::from_millis(25));
                 }
             }
@@ -70,8 +78,9 @@ pub async fn serve(listen: SocketAddr, database: PathBuf, with_worker: bool) -> 
 }
 
 /// Group commit: everything that has come while the last transaction was synced is the next one.
-fn write(mut connection: Connection, jobs: &mpsc::Receiver<Job>) {
+fn write(mut connection: Connection, jobs: &mpsc::Receiver<Job>, turn: &Mutex<()>) {
     while let Ok(first) = jobs.recv() {
+        let _turn = turn.lock().expect("no writer panics");
         let group: Vec<Job> = std::iter::once(first).chain(jobs.try_iter()).collect();
         let written = insert(&mut connection, &group);
         for (index, job) in group.into_iter().enumerate() {

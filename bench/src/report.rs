@@ -227,7 +227,8 @@ impl Report {
         chart
             .configure_mesh()
             .disable_x_mesh()
-            .x_labels(0)
+            .disable_x_axis()
+            .light_line_style(WHITE)
             .y_label_formatter(&|value| with_commas(*value as u64))
             .draw()
             .map_err(|error| failed(&error))?;

@@ -68,7 +68,8 @@ impl HttpServer {
     /// `routes` are those of the manifest, each with its component.
     pub fn new(routes: Vec<(String, Arc<Loaded>)>, reuse: Reuse) -> Result<Self> {
         let mut built = Vec::new();
-        let permits = Arc::new(Semaphore::new(reuse.max_instances));
+        // Every place can be taken, however few instances there are to be.
+        let permits = Arc::new(Semaphore::new(reuse.max_instances.max(routes.len() * reuse.accepting_instances)));
         for (route, component) in routes {
             let (path, and_below) = match route.strip_suffix("/...") {
                 Some(path) => (path.to_owned(), true),

@@ -29,7 +29,8 @@ const MAX_STATEMENTS: usize = 1_000;
 ///
 /// Writers that meet at SQLite's lock poll for it, with pauses that grow to 100 ms, and the lock stays idle
 /// meanwhile. Here they take turns, first come, first served: each begins when the one before it has committed.
-/// What holds in the end is SQLite's lock, which other processes share.
+/// What holds in the end is SQLite's lock, which other processes share. A connection is used by one task at a time as
+/// long as a transaction is open on it.
 pub struct Database {
     path: PathBuf,
     turns: Arc<Semaphore>,
@@ -106,8 +107,8 @@ impl Connection {
         let (opened, sql) = (self.0.clone(), sql.to_owned());
         let look = move || {
             let sqlite = opened.sqlite.lock().expect("no query panics");
-            // One that cannot be prepared changes nothing, and is not worth remembering.
-            let Ok(statement) = sqlite.prepare_cached(&sql) else { return true };
+            // Several statements, for instance; what cannot be prepared is not worth remembering.
+            let Ok(statement) = sqlite.prepare_cached(&sql) else { return false };
             let only_reads = statement.readonly();
             let mut known = opened.database.only_reads.lock().expect("no access panics");
             if known.len() < MAX_STATEMENTS {

@@ -90,12 +90,12 @@ fn is_json(content_type: &[u8]) -> bool {
 
 /// Reads a body of this length, or to its end where the length is not known. To wait for the end of one whose
 /// length is known would be another two turns of the instance's event loop.
-async fn read(mut body: Body, length: Option<usize>) -> Result<Vec<u8>, ApiError> {
-    if length.is_some_and(|length| length > MAX_BODY_BYTES) {
+async fn read(mut body: Body, length: Option<u64>) -> Result<Vec<u8>, ApiError> {
+    if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) {
         return Err(ApiError::BodyTooLarge);
     }
     let mut read = Vec::new();
-    while length != Some(read.len())
+    while length != Some(read.len() as u64)
         && let Some(frame) = body.frame().await
     {
         let frame = frame.map_err(|_| ApiError::BodyUnreadable)?;

@@ -98,6 +98,9 @@ async fn lookups() -> Result<Rc<SqliteStore<PromptConnection>>, StoreError> {
     if let Some(store) = LOOKUPS.with_borrow(Clone::clone) {
         return Ok(store);
     }
+    // A migration takes its turns, and those of the instance's own writer with it: this connection, for which the
+    // instance waits, must find it done.
+    drop(patient(&LISTS).await?);
     let store = SqliteStore::open(PromptConnection::open()?).await?.keep_pages(LOOKUPS_PAGES_KIB).await?;
     Ok(LOOKUPS.with_borrow_mut(|slot| slot.insert(Rc::new(store)).clone()))
 }
