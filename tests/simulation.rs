@@ -1,7 +1,5 @@
 //! The simulator's runs that every change must pass. More of them: `cargo sim --seeds 20000`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use simulator::planted::Planted;
 use simulator::{Faults, Settings, Simulator};
 
@@ -14,24 +12,11 @@ fn simulator() -> Simulator {
 
 /// Runs all on two threads, and panics at a violation with its history and the command that shows it again.
 fn none_violates(simulator: &Simulator, all: &[Settings]) {
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while let Some(settings) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let report = simulator.run(*settings);
-                    if report.violation.is_some() {
-                        let (settings, report) = simulator.shorten(*settings, report);
-                        let (history, command) = (report.history.join("\n"), settings.command());
-                        panic!(
-                            "{history}\nviolated: {}\nto see it again: {command}",
-                            report.violation.unwrap_or_default()
-                        );
-                    }
-                }
-            });
-        }
-    });
+    if let Err(violated) = simulator.run_all(all, 2) {
+        let (settings, report) = *violated;
+        let (history, command) = (report.history.join("\n"), settings.command());
+        panic!("{history}\nviolated: {}\nto see it again: {command}", report.violation.unwrap_or_default());
+    }
 }
 
 #[test]
@@ -46,9 +31,7 @@ fn no_promise_is_broken_wherever_the_machine_dies() {
     let calm = Settings { faults: Faults::None, ..Settings::random(0) };
     let calls = simulator.run(calm).calls;
     assert!(calls > 100, "the course is worth running: {calls} calls");
-    let deaths = (0..calls).flat_map(|call| [false, true].map(|after| Faults::DeathAt { call, after }));
-    let all: Vec<Settings> = deaths.map(|faults| Settings { faults, ..calm }).collect();
-    none_violates(&simulator, &all);
+    none_violates(&simulator, &calm.dying_at_each_of(calls));
 }
 
 #[test]

@@ -22,6 +22,13 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl Answer {
+    /// Whether it says that the first request with this key is still under way.
+    fn is_in_flight(&self) -> bool {
+        self.status == 409 && String::from_utf8_lossy(&self.body).contains("in-flight")
+    }
+}
+
 /// A request that a client may send again.
 #[derive(Clone)]
 struct Order {
@@ -202,7 +209,7 @@ impl Client {
                 sent.order_id = known.order_id.clone();
             }
             // The same key at the same time.
-            409 if order.key.is_some() && String::from_utf8_lossy(&answer.body).contains("in-flight") => {}
+            _ if order.key.is_some() && answer.is_in_flight() => {}
             status => reach.world.violated(format!("order {:?} was refused with {status}", order.order_id)),
         }
     }
@@ -275,8 +282,7 @@ async fn other_body_under_the_key(reach: &Reach, who: usize, order: &Order) {
     let mut body = order.body.clone();
     body["total_amount"] = json!(1_001);
     if let Some(answer) = reach.send(who, Method::POST, order.path, Some(key), Some(&body)).await
-        && !(answer.status == 422
-            || answer.status == 409 && String::from_utf8_lossy(&answer.body).contains("in-flight"))
+        && !(answer.status == 422 || answer.is_in_flight())
     {
         reach.world.violated(format!("key {key} with another body was answered {}", answer.status));
     }
@@ -288,8 +294,7 @@ async fn act(reach: &Reach, who: usize, order: &Order, action: &str) -> Option<A
     let path = format!("/v1/orders/{order_id}/{action}");
     let key = reach.world.chance(0.5).then(|| format!("{action}-{order_id}"));
     let answer = reach.send(who, Method::POST, &path, key.as_deref(), None).await?;
-    let in_flight = answer.status == 409 && String::from_utf8_lossy(&answer.body).contains("in-flight");
-    if let Some(key) = key.filter(|_| !in_flight) {
+    if let Some(key) = key.filter(|_| !answer.is_in_flight()) {
         let now = (answer.status, answer.body.clone());
         let mut ledger = reach.ledger.borrow_mut();
         let first = ledger.answers.entry(key.clone()).or_insert_with(|| now.clone());

@@ -12,5 +12,5 @@ pub mod planted;
 mod simulation;
 mod world;
 
-pub use simulation::{Report, Settings, Simulator};
+pub use simulation::{Report, Settings, Simulator, Totals};
 pub use world::Faults;

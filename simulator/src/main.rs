@@ -1,13 +1,11 @@
 //! `cargo sim`: many runs, from the command line.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use simulator::planted::Planted;
-use simulator::{Faults, Report, Settings, Simulator};
+use simulator::{Faults, Report, Settings, Simulator, Totals};
 
 /// Runs the real components through every fault, from seeds.
 #[derive(Parser)]
@@ -70,12 +68,7 @@ fn run(cli: Cli) -> Result<()> {
             return print(simulator.run(Settings { faults, ..settings(seed) }));
         }
         let calls = simulator.run(settings(seed)).calls;
-        let deaths: Vec<Settings> = (0..calls * 2)
-            .map(|number| Settings {
-                faults: Faults::DeathAt { call: number / 2, after: number % 2 == 1 },
-                ..settings(seed)
-            })
-            .collect();
+        let deaths = settings(seed).dying_at_each_of(calls);
         return run_all(&simulator, &deaths, cli.threads);
     }
     if let Some(seed) = cli.seed {
@@ -87,31 +80,15 @@ fn run(cli: Cli) -> Result<()> {
 
 /// Runs all, and tells the first violation with the command that shows it again.
 fn run_all(simulator: &Simulator, all: &[Settings], threads: usize) -> Result<()> {
-    let (next, calls, injected, deaths) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let violated: Mutex<Option<(Settings, Report)>> = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(|| {
-                while violated.lock().unwrap().is_none() {
-                    let Some(settings) = all.get(next.fetch_add(1, Ordering::Relaxed) as usize) else { return };
-                    let report = simulator.run(*settings);
-                    calls.fetch_add(report.calls, Ordering::Relaxed);
-                    injected.fetch_add(report.injected, Ordering::Relaxed);
-                    deaths.fetch_add(report.deaths, Ordering::Relaxed);
-                    if report.violation.is_some() {
-                        violated.lock().unwrap().get_or_insert((*settings, report));
-                    }
-                }
-            });
+    let Totals { calls, injected, deaths } = match simulator.run_all(all, threads) {
+        Ok(totals) => totals,
+        Err(violated) => {
+            let (settings, report) = *violated;
+            report.history.iter().for_each(|line| println!("{line}"));
+            println!("\nto see it again: {}", settings.command());
+            anyhow::bail!("violated: {}", report.violation.unwrap_or_default());
         }
-    });
-    let [calls, injected, deaths] = [calls, injected, deaths].map(AtomicU64::into_inner);
-    if let Some((settings, report)) = violated.into_inner().unwrap() {
-        let (settings, report) = simulator.shorten(settings, report);
-        report.history.iter().for_each(|line| println!("{line}"));
-        println!("\nto see it again: {}", settings.command());
-        anyhow::bail!("violated: {}", report.violation.unwrap_or_default());
-    }
+    };
     println!(
         "{} runs, {calls} calls, {injected} faults in them, {deaths} deaths of the machine: no violation",
         all.len()

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -48,6 +49,12 @@ impl Settings {
         Self { seed, faults: Faults::Random, actions: Self::ACTIONS, planted: None }
     }
 
+    /// These settings with the machine dying before and after each of the first `calls` calls in turn.
+    pub fn dying_at_each_of(self, calls: u64) -> Vec<Self> {
+        let deaths = (0..calls).flat_map(|call| [false, true].map(|after| Faults::DeathAt { call, after }));
+        deaths.map(|faults| Self { faults, ..self }).collect()
+    }
+
     /// The command that runs this again.
     pub fn command(&self) -> String {
         let Self { seed, actions, .. } = self;
@@ -79,13 +86,24 @@ pub struct Report {
     pub deaths: u64,
 }
 
+/// What happened in several runs that violated nothing.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// How many calls the components made.
+    pub calls: u64,
+    /// How many faults were injected into them.
+    pub injected: u64,
+    /// How often the machine died.
+    pub deaths: u64,
+}
+
 /// The components, compiled once for all runs.
 pub struct Simulator {
     app: App,
 }
 
 /// The store that the queue lies in, in reach of the faults.
-type Messages = Arc<std::sync::Mutex<BTreeMap<String, Vec<u8>>>>;
+type Messages = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 impl Simulator {
     /// Loads the components that `cargo up` or the tests have built.
@@ -106,7 +124,7 @@ impl Simulator {
     }
 
     /// The same violation with as few actions as show one.
-    pub fn shorten(&self, settings: Settings, report: Report) -> (Settings, Report) {
+    fn shorten(&self, settings: Settings, report: Report) -> (Settings, Report) {
         for actions in 1..settings.actions {
             let fewer = Settings { actions, ..settings };
             let shorter = self.run(fewer);
@@ -115,6 +133,38 @@ impl Simulator {
             }
         }
         (settings, report)
+    }
+
+    /// Runs all of them, `threads` side by side.
+    ///
+    /// # Errors
+    /// A violation, shortened; the other runs end with those under way.
+    pub fn run_all(&self, all: &[Settings], threads: usize) -> Result<Totals, Box<(Settings, Report)>> {
+        let next = AtomicUsize::new(0);
+        let totals: Mutex<Totals> = Mutex::default();
+        let violated: Mutex<Option<(Settings, Report)>> = Mutex::default();
+        std::thread::scope(|scope| {
+            for _ in 0..threads.max(1) {
+                scope.spawn(|| {
+                    while violated.lock().unwrap().is_none() {
+                        let Some(settings) = all.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                        let report = self.run(*settings);
+                        if report.violation.is_some() {
+                            violated.lock().unwrap().get_or_insert((*settings, report));
+                            return;
+                        }
+                        let mut totals = totals.lock().unwrap();
+                        totals.calls += report.calls;
+                        totals.injected += report.injected;
+                        totals.deaths += report.deaths;
+                    }
+                });
+            }
+        });
+        match violated.into_inner().unwrap() {
+            Some((settings, report)) => Err(Box::new(self.shorten(settings, report))),
+            None => Ok(totals.into_inner().unwrap()),
+        }
     }
 
     /// Runs once.
