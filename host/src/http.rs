@@ -68,15 +68,16 @@ impl HttpServer {
     /// `routes` are those of the manifest, each with its component.
     pub fn new(routes: Vec<(String, Arc<Loaded>)>, reuse: Reuse) -> Result<Self> {
         let mut built = Vec::new();
+        let accepting = reuse.accepting_instances.max(1);
         // Every place can be taken, however few instances there are to be.
-        let permits = Arc::new(Semaphore::new(reuse.max_instances.max(routes.len() * reuse.accepting_instances)));
+        let permits = Arc::new(Semaphore::new(reuse.max_instances.max(routes.len() * accepting)));
         for (route, component) in routes {
             let (path, and_below) = match route.strip_suffix("/...") {
                 Some(path) => (path.to_owned(), true),
                 None => (route, false),
             };
             let service = ServicePre::new(component.pre.clone()).map_err(anyhow::Error::from)?;
-            let places = || Arc::new(Semaphore::new(reuse.accepting_instances.max(1)));
+            let places = || Arc::new(Semaphore::new(accepting));
             let places = Places { empty: places(), entries: places() };
             let state = ComponentInstances { component, service, reuse, places, permits: permits.clone() };
             let handler = ProxyHandler::new(state);

@@ -93,7 +93,7 @@ async fn run(up: Up) -> Result<()> {
     options.variables = up.variable.into_iter().collect();
     options.reuse.max_instance_reuse_count = up.max_instance_reuse_count.max(1);
     options.reuse.max_instance_concurrent_reuse_count = up.max_instance_concurrent_reuse_count.max(1);
-    options.reuse.accepting_instances = up.accepting_instances.max(1);
+    options.reuse.accepting_instances = up.accepting_instances;
     options.reuse.idle_instance_timeout = Duration::from_millis(up.idle_instance_timeout);
     if up.key_value_file {
         options.key_value = KeyValueLocation::File;

@@ -96,9 +96,7 @@ impl Connection {
         };
         grants.call(CallKind::SqliteExecute, &sql, Error::Io, work).await
     }
-}
 
-impl Connection {
     async fn only_reads(&self, grants: &Grants, sql: &str) -> bool {
         let known = self.0.database.only_reads.lock().expect("no access panics").get(sql).copied();
         if let Some(known) = known {

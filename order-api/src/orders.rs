@@ -95,14 +95,13 @@ thread_local! {
 const LOOKUPS_PAGES_KIB: u32 = 8_000;
 
 async fn lookups() -> Result<Rc<SqliteStore<PromptConnection>>, StoreError> {
-    if let Some(store) = LOOKUPS.with_borrow(Clone::clone) {
-        return Ok(store);
-    }
-    // A migration takes its turns, and those of the instance's own writer with it: this connection, for which the
-    // instance waits, must find it done.
-    drop(patient(&LISTS).await?);
-    let store = SqliteStore::open(PromptConnection::open()?).await?.keep_pages(LOOKUPS_PAGES_KIB).await?;
-    Ok(LOOKUPS.with_borrow_mut(|slot| slot.insert(Rc::new(store)).clone()))
+    let open = async {
+        // A migration takes its turns, and those of the instance's own writer with it: this connection, for which
+        // the instance waits, must find it done.
+        drop(patient(&LISTS).await?);
+        SqliteStore::open(PromptConnection::open()?).await?.keep_pages(LOOKUPS_PAGES_KIB).await
+    };
+    kept(&LOOKUPS, open).await
 }
 
 /// Passes an outcome on; after an error the next one gets a connection anew.
@@ -120,13 +119,20 @@ pub fn forget_writing_store() {
     WRITES.take();
 }
 
-/// The instance's store of a kind: its connection is opened, and the schema looked at, once.
 async fn patient(slot: &'static LocalKey<Slot<PatientConnection>>) -> Result<Rc<PatientStore>, StoreError> {
+    kept(slot, async { SqliteStore::open(PatientConnection::open().await?).await }).await
+}
+
+/// The instance's store of a kind: its connection is opened, and the schema looked at, once.
+async fn kept<C>(
+    slot: &'static LocalKey<Slot<C>>,
+    open: impl Future<Output = Result<SqliteStore<C>, StoreError>>,
+) -> Result<Rc<SqliteStore<C>>, StoreError> {
     if let Some(store) = slot.with_borrow(Clone::clone) {
         return Ok(store);
     }
     // Requests that come together each open one, and one of them stays.
-    let store = Rc::new(SqliteStore::open(PatientConnection::open().await?).await?);
+    let store = Rc::new(open.await?);
     slot.set(Some(store.clone()));
     Ok(store)
 }

@@ -269,7 +269,14 @@ mod tests {
         fn worker(
             &self,
         ) -> Worker<'_, SqliteStore<RusqliteConnection>, KeyValueQueue<MemoryKeyValue>, Scripted, ManualClock> {
-            let Self { store, queue, processor, clock, config } = self;
+            self.worker_with(&self.processor)
+        }
+
+        fn worker_with<'a, P>(
+            &'a self,
+            processor: &'a P,
+        ) -> Worker<'a, SqliteStore<RusqliteConnection>, KeyValueQueue<MemoryKeyValue>, P, ManualClock> {
+            let Self { store, queue, clock, config, .. } = self;
             Worker { store, queue, processor, clock, config: *config }
         }
 
@@ -346,8 +353,8 @@ mod tests {
         pollster::block_on(async {
             let bench = Bench::new(|_| unreachable!()).await;
             let poisoned = Poisoned(RefCell::default());
-            let Bench { store, queue, clock, config, .. } = &bench;
-            let worker = Worker { store, queue, processor: &poisoned, clock, config: *config };
+            let Bench { store, clock, config, .. } = &bench;
+            let worker = bench.worker_with(&poisoned);
             let names: Vec<String> = (0..100).map(|number| format!("poison{number}")).collect();
             bench.accept_and_announce(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
             worker.run_once().await.unwrap();
@@ -443,8 +450,8 @@ mod tests {
         pollster::block_on(async {
             let bench = Bench::new(|_| unreachable!()).await;
             let poisoned = Poisoned(RefCell::default());
-            let Bench { store, queue, clock, config, .. } = &bench;
-            let worker = Worker { store, queue, processor: &poisoned, clock, config: *config };
+            let Bench { store, clock, config, .. } = &bench;
+            let worker = bench.worker_with(&poisoned);
             bench.accept_and_announce(&["a", "poison", "b"]).await;
             worker.run_once().await.unwrap();
             for _ in 0..5 {
