@@ -54,12 +54,12 @@ pub fn counters(connection: &Connection) -> rusqlite::Result<[i64; 4]> {
 /// row: claims them, then completes them. The schema's triggers write the history. Answers how many there were.
 pub fn work_once(connection: &Connection, batch: usize) -> rusqlite::Result<usize> {
     let now = now();
-    let due: Vec<(i64, i64)> = connection
+    let due: Vec<i64> = connection
         .prepare_cached(
-            "SELECT seq, attempts FROM orders
+            "SELECT seq FROM orders
              WHERE due_at <= ?1 AND suspect = 0 AND (status = 'Pending' OR parked = 1) ORDER BY due_at LIMIT ?2",
         )?
-        .query_map(params![now, batch as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![now, batch as i64], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     if due.is_empty() {
         return Ok(0);
@@ -72,7 +72,7 @@ pub fn work_once(connection: &Connection, batch: usize) -> rusqlite::Result<usiz
              WHERE seq = ?1 AND status = 'Pending'
              RETURNING order_id, user_id, item_ids, total_amount, currency, attempts",
         )?;
-        for (seq, _) in &due {
+        for seq in &due {
             let mut rows = claim.query(params![seq, now, now + 30_000])?;
             while let Some(row) = rows.next()? {
                 // The worker hands these to the processor.

@@ -34,6 +34,13 @@ pub struct Traffic {
     pub close: bool,
 }
 
+impl Traffic {
+    /// As much as kept connections can send.
+    pub fn full(url: String, body: Option<&'static str>, connections: usize, seconds: u64) -> Self {
+        Self { url, random: false, body, connections, seconds, rate: None, close: false }
+    }
+}
+
 /// What came back.
 #[derive(Clone, Copy, Debug)]
 pub struct Answers {

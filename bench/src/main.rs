@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use load::Oha;
 use measure::{Bench, Extent};
@@ -30,7 +30,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Action>,
     #[command(flatten)]
-    all: All,
+    extent: Extent,
 }
 
 #[derive(Subcommand)]
@@ -60,25 +60,6 @@ enum Action {
     },
 }
 
-#[derive(Args, Clone, Copy)]
-struct All {
-    /// Rounds of each comparison.
-    #[arg(long, default_value_t = 5, global = true)]
-    rounds: usize,
-    /// Seconds of traffic in each round.
-    #[arg(long, default_value_t = 3, global = true)]
-    seconds: u64,
-    /// Orders that are stored while requests are compared.
-    #[arg(long, default_value_t = 1_000_000, global = true)]
-    stored: u64,
-    /// Orders that the table grows to.
-    #[arg(long, default_value_t = 10_000_000, global = true)]
-    grown: u64,
-    /// Minutes of steady traffic while the memory is watched.
-    #[arg(long, default_value_t = 10, global = true)]
-    soak_minutes: u64,
-}
-
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,10 +76,9 @@ fn run(cli: Cli) -> Result<()> {
         return runtime.block_on(native::serve(listen, database, worker));
     }
     let _guard = runtime.enter();
-    let All { rounds, seconds, stored, grown, soak_minutes } = cli.all;
     let built = Built::build()?;
     let oha = Oha::ready(&built.target)?;
-    let bench = Bench { built, oha, extent: Extent { rounds, seconds, stored, grown, soak_minutes } };
+    let bench = Bench { built, oha, extent: cli.extent };
     match cli.command {
         Some(Action::Guard) => guard(&bench),
         Some(Action::Url { base, hello, close }) => {

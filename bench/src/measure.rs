@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,17 +22,22 @@ const ORDER: &str = r#"{"user_id":"user-7","item_ids":["book","pen","ink"],"tota
 pub const BATCH: usize = 1_000;
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug)]
 pub struct Extent {
     /// Rounds of each comparison.
+    #[arg(long, default_value_t = 5, global = true)]
     pub rounds: usize,
     /// Seconds of traffic in each round.
+    #[arg(long, default_value_t = 3, global = true)]
     pub seconds: u64,
-    /// Orders that are stored where the number is not what is measured.
+    /// Orders that are stored while requests are compared.
+    #[arg(long, default_value_t = 1_000_000, global = true)]
     pub stored: u64,
     /// Orders that the table grows to.
+    #[arg(long, default_value_t = 10_000_000, global = true)]
     pub grown: u64,
     /// Minutes of steady traffic while the memory is watched.
+    #[arg(long, default_value_t = 10, global = true)]
     pub soak_minutes: u64,
 }
 
@@ -72,28 +78,36 @@ impl Medians {
 
     /// The median of `name`; not a number where nothing was measured.
     pub fn of(&self, name: &str) -> f64 {
-        let mut values = self.0.get(name).cloned().unwrap_or_default();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        median(self.values(name).to_vec())
+    }
+
+    fn values(&self, name: &str) -> &[f64] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// The median over the rounds of `a` divided by `b` of the same round: what slows a whole round down does not
     /// count.
     pub fn ratio(&self, a: &str, b: &str) -> f64 {
-        let values = |name: &str| self.0.get(name).cloned().unwrap_or_default();
-        let mut ratios: Vec<f64> = values(a).iter().zip(values(b)).map(|(a, b)| a / b).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+        median(self.values(a).iter().zip(self.values(b)).map(|(a, b)| a / b).collect())
     }
 }
 
+/// The upper median; not a number where there is none.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// No order is refused because too many wait.
+const NO_BACKLOG_LIMIT: (&str, &str) = ("max_backlog", "1000000000");
+
 impl Bench {
     fn whole(&self, state: &Path, variables: &[(&str, &str)]) -> Result<System> {
-        self.built.up(&self.built.whole(), state, &[&[("max_backlog", "1000000000")], variables].concat())
+        self.built.up(&self.built.whole(), state, &[&[NO_BACKLOG_LIMIT], variables].concat())
     }
 
     fn intake_only(&self, state: &Path) -> Result<System> {
-        self.built.up(&self.built.intake_only, state, &[("max_backlog", "1000000000")])
+        self.built.up(&self.built.intake_only, state, &[NO_BACKLOG_LIMIT])
     }
 
     fn native(&self, state: &Path, with_worker: bool) -> Result<System> {
@@ -115,8 +129,7 @@ impl Bench {
     }
 
     fn send(&self, url: String, body: Option<&'static str>, connections: usize) -> Result<Answers> {
-        let seconds = self.extent.seconds;
-        self.oha.send(&Traffic { url, random: false, body, connections, seconds, rate: None, close: false })
+        self.oha.send(&Traffic::full(url, body, connections, self.extent.seconds))
     }
 
     /// Requests per second of hello, the service and the native twin, with each number of connections; and that
@@ -176,8 +189,7 @@ impl Bench {
             ];
             for (name, url, body) in requests {
                 let Some(url) = url else { continue };
-                let seconds = self.extent.seconds;
-                let traffic = Traffic { url, random: false, body, connections: 64, seconds, rate: None, close };
+                let traffic = Traffic { close, ..Traffic::full(url, body, 64, self.extent.seconds) };
                 let answers = self.oha.send(&traffic)?;
                 ensure!(answers.failed == 0, "{} requests of {name} failed", answers.failed);
                 medians.add(name, answers.per_second);
@@ -275,15 +287,9 @@ impl Bench {
     pub fn pickup(&self, rate: u64) -> Result<(f64, f64)> {
         let state = self.state(0)?;
         let running = Running { system: self.whole(state.path(), &[])?, state };
-        let traffic = Traffic {
-            url: format!("{}/v1/orders", running.system.base),
-            random: false,
-            body: Some(ORDER),
-            connections: 64,
-            seconds: self.extent.seconds.max(10),
-            rate: Some(rate),
-            close: false,
-        };
+        let url = format!("{}/v1/orders", running.system.base);
+        let full = Traffic::full(url, Some(ORDER), 64, self.extent.seconds.max(10));
+        let traffic = Traffic { rate: Some(rate), ..full };
         let accepted = self.oha.send(&traffic)?.succeeded;
         let connection = running.database()?;
         until_completed(&connection, accepted as i64)?;
@@ -324,7 +330,7 @@ impl Bench {
                     ("create", format!("{base}/v1/orders"), false, Some(ORDER), 1),
                 ];
                 for (what, url, random, body, seconds) in requests {
-                    let traffic = Traffic { url, random, body, connections: 64, seconds, rate: None, close: false };
+                    let traffic = Traffic { random, ..Traffic::full(url, body, 64, seconds) };
                     let answers = self.oha.send(&traffic)?;
                     ensure!(answers.failed == 0, "{} of {what} failed", answers.failed);
                     medians.add(format!("{what}/{name}"), answers.per_second);
@@ -358,15 +364,8 @@ impl Bench {
         let running = Running { system: self.whole(state.path(), &[("processing_time_ms", "0")])?, state };
         let mut memory = Vec::new();
         for _ in 0..self.extent.soak_minutes {
-            let traffic = Traffic {
-                url: format!("{}/v1/orders", running.system.base),
-                random: false,
-                body: Some(ORDER),
-                connections: 1_000,
-                seconds: 60,
-                rate: Some(1_000),
-                close: false,
-            };
+            let url = format!("{}/v1/orders", running.system.base);
+            let traffic = Traffic { rate: Some(1_000), ..Traffic::full(url, Some(ORDER), 1_000, 60) };
             let answers = self.oha.send(&traffic)?;
             ensure!(answers.failed == 0, "{} requests failed", answers.failed);
             memory.push(running.system.memory_mib()?.0);
@@ -377,7 +376,7 @@ impl Bench {
     /// Milliseconds from the start of the host's process to its first answer, once it has been started before.
     pub fn start(&self) -> Result<f64> {
         let state = self.state(0)?;
-        let mut medians = Medians::default();
+        let mut starts = Vec::new();
         let client = reqwest::Client::new();
         for round in 0..6 {
             let begin = Instant::now();
@@ -385,10 +384,10 @@ impl Bench {
             let answer = client.get(format!("{}/v1/metrics", system.base)).send();
             tokio::runtime::Handle::current().block_on(answer)?.error_for_status()?;
             if round > 0 {
-                medians.add("start", begin.elapsed().as_secs_f64() * 1_000.0);
+                starts.push(begin.elapsed().as_secs_f64() * 1_000.0);
             }
         }
-        Ok(medians.of("start"))
+        Ok(median(starts))
     }
 }
 
