@@ -13,6 +13,8 @@ use host::{App, Clock, DrivenApp, Options, TestClock};
 use serde_json::json;
 use tokio::task::LocalSet;
 
+const INSERT: &str = "INSERT INTO orders";
+
 /// Counts calls by what they are: a statement by its first words, and one that writes is a commit.
 #[derive(Default)]
 struct Counter(Mutex<BTreeMap<String, usize>>);
@@ -25,7 +27,7 @@ impl CallHook for Counter {
         };
         *self.0.lock().unwrap().entry(what).or_default() += 1;
         // As long as a disk takes, so that requests that come together meet.
-        match call.subject.starts_with("INSERT INTO orders") {
+        match call.kind == CallKind::SqliteOpen || call.subject.starts_with(INSERT) {
             true => Fate::Delay(Duration::from_millis(1), Box::default()),
             false => Fate::Proceed,
         }
@@ -39,9 +41,8 @@ struct System {
 }
 
 impl System {
-    /// A system that has answered every kind of request before, so that nothing is opened any more. Its one instance
-    /// takes so many requests at once.
-    async fn warm(at_once: usize) -> Rc<Self> {
+    /// A system that has answered nothing yet. Its one instance takes so many requests at once.
+    async fn new(at_once: usize) -> Rc<Self> {
         system::build();
         let state = tempfile::tempdir().unwrap();
         let counter = Arc::new(Counter::default());
@@ -54,11 +55,16 @@ impl System {
         options.reuse.max_instance_concurrent_reuse_count = at_once;
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
         let app = App::load(&manifest, options).unwrap().driven().unwrap();
-        let system = Self { app, counter, _state: state };
+        Rc::new(Self { app, counter, _state: state })
+    }
+
+    /// A system that has answered every kind of request before, so that nothing is opened any more.
+    async fn warm(at_once: usize) -> Rc<Self> {
+        let system = Self::new(at_once).await;
         system.create("first", None).await;
         system.get("/v1/orders/first").await;
         system.calls();
-        Rc::new(system)
+        system
     }
 
     async fn send(&self, request: http::request::Builder, body: String) -> u16 {
@@ -99,8 +105,6 @@ impl System {
     }
 }
 
-const INSERT: &str = "INSERT INTO orders";
-
 #[tokio::test(start_paused = true)]
 async fn a_request_is_one_statement() {
     let system = System::warm(100).await;
@@ -133,6 +137,21 @@ async fn requests_that_meet_share_a_commit_and_a_message() {
     system.create_together(64).await;
     // The first one finds nobody to wait for.
     system.assert_calls(&[(INSERT, 2), ("KeyValueSet", 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_meet_in_a_new_instance_share_its_connections() {
+    let system = System::new(100).await;
+    let together = LocalSet::new();
+    for _ in 0..64 {
+        let system = system.clone();
+        together.spawn_local(async move { system.get("/v1/metrics").await });
+    }
+    together.await;
+    let calls: BTreeMap<String, usize> = system.calls().into_iter().collect();
+    assert_eq!(calls["SELECT total, pending,"], 64, "{calls:?}");
+    // One for lookups, and before it the one for lists, which migrates.
+    assert_eq!(calls["SqliteOpen"], 2, "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]

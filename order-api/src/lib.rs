@@ -7,6 +7,7 @@
 
 mod dialects;
 mod extract;
+mod kept;
 mod orders;
 mod problem;
 mod runtime;

@@ -4,7 +4,7 @@
 //! The functions here are where the component waits for its host. Their futures are bound to the one thread
 //! of the component, while axum asks for ones that could move: `SendWrapper` says that they never do.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::thread::LocalKey;
 
@@ -14,6 +14,7 @@ use order_core::sqlite::SqliteStore;
 use order_core::store::{DeadLetterCursor, DeadLetterFilter, DeadLetters, Metrics, OrderStore, StoreError};
 use send_wrapper::SendWrapper;
 
+use crate::kept::Kept;
 use crate::problem::ApiError;
 use crate::runtime::{self, PatientConnection, PromptConnection};
 use crate::writer::{self, Keyed, Reply, Write};
@@ -80,14 +81,12 @@ pub async fn metrics() -> Result<Metrics, ApiError> {
 /// A store that may take its time: the one that writes, for instance.
 pub type PatientStore = SqliteStore<PatientConnection>;
 
-type Slot<C> = RefCell<Option<Rc<SqliteStore<C>>>>;
-
 thread_local! {
     /// Reads have connections of their own, so that they see no transaction before its end and wait for none:
     /// one for lookups, one for lists, which may take their time.
-    static LOOKUPS: Slot<PromptConnection> = const { RefCell::new(None) };
-    static LISTS: Slot<PatientConnection> = const { RefCell::new(None) };
-    static WRITES: Slot<PatientConnection> = const { RefCell::new(None) };
+    static LOOKUPS: Kept<PromptConnection> = const { Kept::nothing() };
+    static LISTS: Kept<PatientConnection> = const { Kept::nothing() };
+    static WRITES: Kept<PatientConnection> = const { Kept::nothing() };
 }
 
 /// How many KiB of pages the connection for lookups keeps: the inner pages of a table and an index of ten million
@@ -95,18 +94,21 @@ thread_local! {
 const LOOKUPS_PAGES_KIB: u32 = 8_000;
 
 async fn lookups() -> Result<Rc<SqliteStore<PromptConnection>>, StoreError> {
-    let open = async {
+    Kept::or_open(&LOOKUPS, async || {
         // A migration takes its turns, and those of the instance's own writer with it: this connection, for which
         // the instance waits, must find it done.
         drop(patient(&LISTS).await?);
         SqliteStore::open(PromptConnection::open()?).await?.keep_pages(LOOKUPS_PAGES_KIB).await
-    };
-    kept(&LOOKUPS, open).await
+    })
+    .await
 }
 
 /// Passes an outcome on; after an error the next one gets a connection anew.
-fn keep_unless_failed<C, T>(slot: &'static LocalKey<Slot<C>>, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
-    outcome.inspect_err(|_| _ = slot.take())
+fn keep_unless_failed<C, T>(
+    place: &'static LocalKey<Kept<C>>,
+    outcome: Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    outcome.inspect_err(|_| Kept::forget(place))
 }
 
 /// The store that the leader of the writer has for itself.
@@ -116,25 +118,11 @@ pub async fn writing_store() -> Result<Rc<PatientStore>, StoreError> {
 
 /// Has the next [`writing_store`] be a new one.
 pub fn forget_writing_store() {
-    WRITES.take();
+    Kept::forget(&WRITES);
 }
 
-async fn patient(slot: &'static LocalKey<Slot<PatientConnection>>) -> Result<Rc<PatientStore>, StoreError> {
-    kept(slot, async { SqliteStore::open(PatientConnection::open().await?).await }).await
-}
-
-/// The instance's store of a kind: its connection is opened, and the schema looked at, once.
-async fn kept<C>(
-    slot: &'static LocalKey<Slot<C>>,
-    open: impl Future<Output = Result<SqliteStore<C>, StoreError>>,
-) -> Result<Rc<SqliteStore<C>>, StoreError> {
-    if let Some(store) = slot.with_borrow(Clone::clone) {
-        return Ok(store);
-    }
-    // Requests that come together each open one, and one of them stays.
-    let store = Rc::new(open.await?);
-    slot.set(Some(store.clone()));
-    Ok(store)
+async fn patient(place: &'static LocalKey<Kept<PatientConnection>>) -> Result<Rc<PatientStore>, StoreError> {
+    Kept::or_open(place, async || SqliteStore::open(PatientConnection::open().await?).await).await
 }
 
 /// How old the count of the backlog may be, in milliseconds: a burst overshoots the limit by what comes in

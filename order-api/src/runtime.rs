@@ -10,6 +10,8 @@ use order_core::store::StoreError;
 use spin_sdk::key_value::{self, Store};
 use spin_sdk::sqlite::wit::sqlite as blocking;
 use spin_sdk::wasip3::random::random::get_random_u64;
+use spin_sdk::wasip3::wit_stream;
+use spin_sdk::wit_bindgen::StreamWriter;
 use spin_sdk::{sqlite, variables};
 
 /// The host's wall clock.
@@ -26,6 +28,19 @@ pub fn random() -> u128 {
 /// An identifier for an order whose client gave none.
 pub fn new_order_id() -> Id {
     intake::new_order_id(now(), random())
+}
+
+/// What one task has of another's wait; the wait ends when this is dropped.
+pub struct UntilDropped(#[expect(dead_code, reason = "it is kept to be dropped")] StreamWriter<u8>);
+
+/// A wait that ends when something is dropped.
+///
+/// Nothing is ever written: who waits, waits for a stream to end. A task of the component model wakes another one of
+/// its instance by such means only; Rust's wakers would need wit-bindgen's inter-task-wakeup, whose way of reading
+/// its stream traps on wasmtime 48.
+pub fn wait_for_drop() -> (UntilDropped, impl Future<Output = ()>) {
+    let (writer, mut reader) = wit_stream::new::<u8>();
+    (UntilDropped(writer), async move { _ = reader.next().await })
 }
 
 /// How many orders may wait before new ones are refused, when the variable `max_backlog` is not declared: some

@@ -21,12 +21,10 @@ use order_core::store::{
     ANSWERS_KEPT_MS, Acceptance, Change, DeadLetterFilter, KeptAnswer, OrderStore, RequestKey, StoreError,
 };
 use serde::Serialize;
-use spin_sdk::wasip3::wit_stream;
-use spin_sdk::wit_bindgen::StreamWriter;
 
 use crate::orders::{self, PatientStore};
 use crate::problem::{self, ApiError, DialectErrors};
-use crate::runtime::{self, StoreKeyValue};
+use crate::runtime::{self, StoreKeyValue, UntilDropped};
 
 /// What a request wants changed, and how its success is told.
 pub enum Write {
@@ -101,10 +99,7 @@ struct Job {
 struct Waiting {
     job: Job,
     answer: Rc<RefCell<Option<Answer>>>,
-    /// Nothing is ever written: the request waits for the stream to end, which it does when this is dropped.
-    /// A task of the component model wakes another one of its instance by such means only; Rust's wakers
-    /// would need wit-bindgen's inter-task-wakeup, whose way of reading its stream traps on wasmtime 48.
-    until_dropped: StreamWriter<u8>,
+    until_dropped: UntilDropped,
 }
 
 #[derive(Default)]
@@ -125,7 +120,7 @@ pub async fn write(write: Write, keyed: Option<Keyed>) -> Answer {
     let write = Rc::new(write);
     loop {
         let answer = Rc::default();
-        let (until_dropped, mut answered) = wit_stream::new::<u8>();
+        let (until_dropped, dropped) = runtime::wait_for_drop();
         let job = Job { write: write.clone(), keyed: keyed.clone(), _in_flight: in_flight.clone() };
         let waiting = Waiting { job, answer: Rc::clone(&answer), until_dropped };
         let leaderless = GROUP.with_borrow_mut(|group| {
@@ -135,7 +130,7 @@ pub async fn write(write: Write, keyed: Option<Keyed>) -> Answer {
         if leaderless {
             wit_bindgen::spawn(Leader.lead());
         }
-        answered.next().await;
+        dropped.await;
         if let Some(answer) = answer.take() {
             return answer;
         }
