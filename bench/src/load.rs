@@ -13,6 +13,7 @@ use serde_json::Value;
 const OHA: &str = "1.16.0";
 
 /// An installed oha.
+#[derive(Clone)]
 pub struct Oha(PathBuf);
 
 /// A kind of request, sent again and again.

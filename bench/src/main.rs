@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use load::Oha;
@@ -26,6 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures the service against the runtime's ceiling, a native twin, and its own growth.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Action>,
@@ -47,6 +48,12 @@ enum Action {
         /// Use each connection once.
         #[arg(long)]
         close: bool,
+        /// Rounds of the comparison.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of traffic in each round.
+        #[arg(long, default_value_t = 3)]
+        seconds: u64,
     },
     /// Serves the native twin.
     #[command(hide = true)]
@@ -81,7 +88,8 @@ fn run(cli: Cli) -> Result<()> {
     let bench = Bench { built, oha, extent: cli.extent };
     match cli.command {
         Some(Action::Guard) => guard(&bench),
-        Some(Action::Url { base, hello, close }) => {
+        Some(Action::Url { base, hello, close, rounds, seconds }) => {
+            let bench = Bench { extent: Extent { rounds, seconds, ..bench.extent }, ..bench };
             let medians = bench.elsewhere(base.trim_end_matches('/'), hello.as_deref(), close)?;
             for name in ["hello", "create", "read", "metrics"] {
                 println!("{name:8} {:>8.0} a second, {:.2} x hello", medians.of(name), medians.ratio(name, "hello"));
@@ -115,6 +123,8 @@ fn measure_all(bench: &Bench) -> Result<Report> {
     step("memory over time");
     let soak = bench.soak()?;
     let wasm_kib = [bench.built.wasm_kib("order_api")?, bench.built.wasm_kib("order_worker")?];
+    step("what the guard compares");
+    let recorded = guarded(bench)?;
     let extent = bench.extent;
     Ok(Report {
         extent,
@@ -129,24 +139,37 @@ fn measure_all(bench: &Bench) -> Result<Report> {
         soak,
         memory,
         wasm_kib,
+        recorded,
     })
 }
 
+/// What the guard measures: short, and the same when its ratios are recorded as when they are compared.
+const GUARDED: Extent = Extent { rounds: 5, seconds: 2, stored: 100_000, grown: 0, soak_minutes: 0 };
+/// How many orders the guard has worked off.
+const GUARDED_ORDERS: u64 = 50_000;
 /// A ratio may fall to this share of the recorded one before the guard fails: noise of these comparisons is below
 /// a tenth, and a mistake that costs less than a quarter is one for the long form to find.
 const ALLOWED: f64 = 0.75;
 
+fn guarded(bench: &Bench) -> Result<Recorded> {
+    let bench = Bench { extent: GUARDED, ..bench.clone() };
+    Ok(Recorded::of(&bench.throughput(&[64])?, &bench.worker(GUARDED_ORDERS)?))
+}
+
 fn guard(bench: &Bench) -> Result<()> {
     let recorded = Recorded::read(&bench.built.project.join("bench"))?;
-    let throughput = bench.throughput(&[64])?;
-    let worker = bench.worker(50_000)?;
-    let measured = Recorded::of(&throughput, &worker);
+    let measured = guarded(bench)?;
     let mut fallen = Vec::new();
-    for ((what, now), (_, then)) in measured.ratios().into_iter().zip(recorded.ratios()) {
+    for (what, now) in &measured.ratios {
+        let then = recorded.ratios.get(what).with_context(|| format!("{what:?} was not recorded"))?;
         println!("{what}: {now:.2}, recorded {then:.2}");
-        if now < then * ALLOWED {
-            fallen.push(what);
+        if *now < then * ALLOWED {
+            fallen.push(what.as_str());
         }
+    }
+    if measured.processors != recorded.processors {
+        println!("recorded on {} processors, and here are {}: not judged", recorded.processors, measured.processors);
+        return Ok(());
     }
     ensure!(fallen.is_empty(), "more than a quarter below what is recorded: {}", fallen.join(", "));
     Ok(())

@@ -25,23 +25,24 @@ pub const BATCH: usize = 1_000;
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Extent {
     /// Rounds of each comparison.
-    #[arg(long, default_value_t = 5, global = true)]
+    #[arg(long, default_value_t = 5)]
     pub rounds: usize,
     /// Seconds of traffic in each round.
-    #[arg(long, default_value_t = 3, global = true)]
+    #[arg(long, default_value_t = 3)]
     pub seconds: u64,
     /// Orders that are stored while requests are compared.
-    #[arg(long, default_value_t = 1_000_000, global = true)]
+    #[arg(long, default_value_t = 1_000_000)]
     pub stored: u64,
     /// Orders that the table grows to.
-    #[arg(long, default_value_t = 10_000_000, global = true)]
+    #[arg(long, default_value_t = 10_000_000)]
     pub grown: u64,
     /// Minutes of steady traffic while the memory is watched.
-    #[arg(long, default_value_t = 10, global = true)]
+    #[arg(long, default_value_t = 10)]
     pub soak_minutes: u64,
 }
 
 /// What is needed to measure.
+#[derive(Clone)]
 pub struct Bench {
     /// What has been built.
     pub built: Built,
@@ -321,8 +322,7 @@ impl Bench {
             for (name, state, orders) in [("small", &small, 1_000), ("grown", &grown, self.extent.grown)] {
                 let system = self.intake_only(state.path())?;
                 let base = &system.base;
-                // Any of the stored orders but a tenth of them.
-                let any = format!("filled-[1-9][0-9]{{{}}}", orders.max(10).ilog10() - 1);
+                let any = any_filled(orders);
                 let requests = [
                     ("read", format!("{base}/v1/orders/{any}"), true, None, self.extent.seconds),
                     ("status", format!("{base}/orders/{any}/status"), true, None, self.extent.seconds),
@@ -348,12 +348,13 @@ impl Bench {
         let state = self.state(self.extent.stored)?;
         let running = Running { system: self.whole(state.path(), &[("processing_time_ms", "0")])?, state };
         let base = &running.system.base;
-        for (url, body) in [
-            (format!("{base}/v1/orders"), Some(ORDER)),
-            (format!("{base}/v1/orders/filled-1"), None),
-            (format!("{base}/v1/metrics"), None),
+        for (url, random, body) in [
+            (format!("{base}/v1/orders"), false, Some(ORDER)),
+            (format!("{base}/v1/orders/{}", any_filled(self.extent.stored)), true, None),
+            (format!("{base}/v1/metrics"), false, None),
         ] {
-            ensure!(self.send(url, body, 1_000)?.failed == 0, "requests failed at 1,000 connections");
+            let traffic = Traffic { random, ..Traffic::full(url, body, 1_000, self.extent.seconds) };
+            ensure!(self.oha.send(&traffic)?.failed == 0, "requests failed at 1,000 connections");
         }
         Ok(running.system.memory_mib()?.1)
     }
@@ -389,6 +390,11 @@ impl Bench {
         }
         Ok(median(starts))
     }
+}
+
+/// A pattern for any of the filled orders, of which there are so many, but a tenth of them.
+fn any_filled(orders: u64) -> String {
+    format!("filled-[1-9][0-9]{{{}}}", orders.max(10).ilog10() - 1)
 }
 
 /// Waits until so many orders are Completed.

@@ -123,7 +123,8 @@ async fn create(State(app): State<App>, body: Bytes) -> Response {
     let told = json!({
         "order_id": order.order_id, "user_id": order.user_id, "item_ids": order.item_ids, "total_amount": order.total_amount,
         "currency": order.currency, "status": "Pending", "attempts": 0,
-        "created_at": Timestamp::from_millis(database::now()).to_rfc3339(),
+        "created_at": Timestamp::from_millis(database::now()).to_rfc3339(), "started_at": null, "completed_at": null,
+        "failure": null,
     });
     let (durable, is_durable) = oneshot::channel();
     if app.writer.send(Job { order, durable }).is_err() || !is_durable.await.unwrap_or(false) {
@@ -149,16 +150,19 @@ fn reading<T>(app: &App, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) 
 async fn read(State(app): State<App>, PathParameter(order_id): PathParameter<String>) -> Response {
     let order = reading(&app, |connection| {
         let mut select = connection.prepare_cached(
-            "SELECT user_id, item_ids, total_amount, currency, status, attempts, created_at FROM orders WHERE order_id = ?1",
+            "SELECT user_id, item_ids, total_amount, currency, status, attempts, created_at, started_at, finished_at, failure
+             FROM orders WHERE order_id = ?1",
         )?;
         let order = select.query_row([&order_id], |row| {
             let items: String = row.get(1)?;
+            let time = |millis: Option<i64>| millis.map(|millis| Timestamp::from_millis(millis).to_rfc3339());
             Ok(json!({
                 "order_id": order_id, "user_id": row.get::<_, String>(0)?,
                 "item_ids": serde_json::from_str::<Vec<String>>(&items).unwrap_or_default(),
                 "total_amount": row.get::<_, i64>(2)?, "currency": row.get::<_, String>(3)?,
                 "status": row.get::<_, String>(4)?, "attempts": row.get::<_, i64>(5)?,
-                "created_at": Timestamp::from_millis(row.get(6)?).to_rfc3339(),
+                "created_at": time(row.get(6)?), "started_at": time(row.get(7)?), "completed_at": time(row.get(8)?),
+                "failure": row.get::<_, Option<String>>(9)?,
             }))
         });
         order.optional()

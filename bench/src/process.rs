@@ -65,6 +65,7 @@ impl Drop for System {
 }
 
 /// What has been built, and where.
+#[derive(Clone)]
 pub struct Built {
     /// The project's folder.
     pub project: PathBuf,

@@ -1,6 +1,7 @@
 //! What is told of the measurements: the table with its targets, the plot, and the ratios that the guard compares
 //! with.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -24,6 +25,8 @@ pub struct Report {
     pub soak: Vec<f64>,
     pub memory: f64,
     pub wasm_kib: [f64; 2],
+    /// For the guard.
+    pub recorded: Recorded,
 }
 
 /// Whether a figure keeps to its target.
@@ -193,10 +196,7 @@ impl Report {
             self.requests_table(),
         );
         std::fs::write(file, text)?;
-        std::fs::write(
-            folder.join("recorded.json"),
-            serde_json::to_string_pretty(&Recorded::of(&self.throughput, &self.worker))? + "\n",
-        )?;
+        std::fs::write(folder.join("recorded.json"), serde_json::to_string_pretty(&self.recorded)? + "\n")?;
         self.plot(&folder.join("results.svg"))
     }
 
@@ -260,45 +260,38 @@ impl Report {
     }
 }
 
-/// The ratios that the guard watches.
+/// The ratios that the guard watches, as a run of its extent found them.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Recorded {
-    create_to_hello: f64,
-    create_to_native: f64,
-    read_to_hello: f64,
-    metrics_to_hello: f64,
-    worker_to_plain: f64,
+    /// How many the machine had: what a system makes of another number is another ratio.
+    pub processors: usize,
+    /// By what is compared.
+    pub ratios: BTreeMap<String, f64>,
 }
 
 impl Recorded {
-    /// Those of these measurements.
+    /// Those of these measurements, which were made here.
     pub fn of(throughput: &Medians, worker: &Medians) -> Self {
-        Self {
-            create_to_hello: throughput.ratio("create/service/64", "hello/64"),
-            create_to_native: throughput.ratio("create/service/64", "create/native/64"),
-            read_to_hello: throughput.ratio("read/service/64", "hello/64"),
-            metrics_to_hello: throughput.ratio("metrics/service/64", "hello/64"),
-            worker_to_plain: worker.ratio("service", "plain"),
-        }
+        let ratios = [
+            ("create to hello", throughput.ratio("create/service/64", "hello/64")),
+            ("create to native", throughput.ratio("create/service/64", "create/native/64")),
+            ("read to hello", throughput.ratio("read/service/64", "hello/64")),
+            ("metrics to hello", throughput.ratio("metrics/service/64", "hello/64")),
+            ("worker to plain rusqlite", worker.ratio("service", "plain")),
+        ];
+        Self { processors: processors(), ratios: ratios.map(|(what, ratio)| (what.to_owned(), ratio)).into() }
     }
 
     /// Those that the last long run left.
     pub fn read(folder: &Path) -> Result<Self> {
         let file = folder.join("recorded.json");
         let text = std::fs::read_to_string(&file).with_context(|| format!("{} is missing", file.display()))?;
-        Ok(serde_json::from_str(&text)?)
+        serde_json::from_str(&text).with_context(|| format!("{} is not what a run writes", file.display()))
     }
+}
 
-    /// All of them, with their names.
-    pub fn ratios(&self) -> [(&'static str, f64); 5] {
-        [
-            ("create to hello", self.create_to_hello),
-            ("create to native", self.create_to_native),
-            ("read to hello", self.read_to_hello),
-            ("metrics to hello", self.metrics_to_hello),
-            ("worker to plain rusqlite", self.worker_to_plain),
-        ]
-    }
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn with_commas(number: u64) -> String {
@@ -310,12 +303,12 @@ fn with_commas(number: u64) -> String {
 
 /// The machine, as far as it matters.
 fn machine() -> String {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let model = read("/proc/cpuinfo");
     let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("an unknown processor");
     let memory = read("/proc/meminfo");
     let memory = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1_048_576;
     let kernel = read("/proc/sys/kernel/osrelease");
+    let cpus = processors();
     format!("{cpus} processors ({}), {memory} GiB, Linux {}", model.trim_start_matches([' ', '\t', ':']), kernel.trim())
 }
