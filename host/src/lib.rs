@@ -16,6 +16,7 @@ mod manifest;
 mod outbound;
 mod schedule;
 mod sqlite;
+mod turns;
 mod variables;
 
 use std::collections::BTreeMap;
@@ -202,7 +203,7 @@ impl App {
             KeyValueLocation::Given(store) => store.clone(),
         };
         let random = options.random_seed.map(|seed| Arc::new(Mutex::new(StdRng::seed_from_u64(seed))));
-        let database = Arc::new(Database::new(options.database()));
+        let database = Arc::new(Database::new(options.database(), options.single_threaded));
         let mut components = BTreeMap::new();
         for (name, pre) in compiled {
             let component = &manifest.components[&name];

@@ -3,7 +3,7 @@
 //! 5 s, foreign keys on), 16 statements are cached with it, of several statements in one `execute` the first
 //! runs, and dropping the connection rolls its transaction back.
 //!
-//! Where connections meet, this host is kinder than SQLite: see [`Database`].
+//! Where connections meet, this host is kinder than SQLite: writers take turns, see [`turns`](crate::turns).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,36 +12,34 @@ use std::time::Duration;
 
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::Result;
 use wasmtime::component::{Access, Accessor, FutureReader, Resource, StreamReader};
 
 use crate::bindings::spin::sqlite3_1_0::sqlite::{self as wit, Error, QueryResult, RowResult, Value};
 use crate::hook::CallKind;
 use crate::instance::{Grants, HostInterfaces, InstanceState};
+use crate::turns::{Turn, Turns};
 
 /// How long a connection waits for its turn to write: SQLite's busy timeout, as Spin and rusqlite set it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many statements are remembered; components have a few dozen.
 const MAX_STATEMENTS: usize = 1_000;
 
-/// A database file, and the queue of those who write to it.
+/// A database file, and the turns to write to it.
 ///
-/// Writers that meet at SQLite's lock poll for it, with pauses that grow to 100 ms, and the lock stays idle
-/// meanwhile. Here they take turns, first come, first served: each begins when the one before it has committed.
 /// What holds in the end is SQLite's lock, which other processes share. A connection is used by one task at a time as
 /// long as a transaction is open on it.
 pub struct Database {
     path: PathBuf,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     /// Whether a statement only reads, for those that were looked at.
     only_reads: Mutex<HashMap<String, bool>>,
 }
 
 impl Database {
     /// The database in the file at `path`.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, turns: Arc::new(Semaphore::new(1)), only_reads: Mutex::default() }
+    pub fn new(path: PathBuf, single_threaded: bool) -> Self {
+        Self { path, turns: Turns::new(single_threaded), only_reads: Mutex::default() }
     }
 }
 
@@ -52,7 +50,7 @@ pub struct Connection(Arc<Opened>);
 struct Opened {
     sqlite: Mutex<rusqlite::Connection>,
     /// Its turn to write, while a transaction is open. (It ends after the connection, which is dropped first.)
-    turn: Mutex<Option<OwnedSemaphorePermit>>,
+    turn: Mutex<Option<Turn>>,
     database: Arc<Database>,
 }
 
@@ -78,21 +76,20 @@ impl Connection {
         let work = async {
             // What ends a transaction only reads, to SQLite, and takes the time that the transaction's commit takes.
             let has_turn = self.0.turn.lock().expect("no access panics").is_some();
-            if !has_turn {
-                if self.only_reads(grants, &sql).await {
-                    if may_block && let Ok(sqlite) = self.0.sqlite.try_lock() {
-                        return query(&sqlite, &sql, &parameters).map_err(io);
-                    }
-                } else {
-                    let turn = self.0.database.turns.clone().acquire_owned();
-                    match tokio::time::timeout(BUSY_TIMEOUT, turn).await {
-                        Ok(turn) => *self.0.turn.lock().expect("no access panics") = turn.ok(),
-                        Err(_) => return Err(Error::Io("database is locked".to_owned())),
-                    }
-                }
+            let only_reads = !has_turn && self.only_reads(grants, &sql).await;
+            if only_reads
+                && may_block
+                && let Ok(sqlite) = self.0.sqlite.try_lock()
+            {
+                return query(&sqlite, &sql, &parameters).map_err(io);
             }
-            let (opened, sql) = (self.0.clone(), sql.clone());
-            grants.on_a_thread_of_its_own(move || opened.query(&sql, &parameters).map_err(io)).await
+            let (opened, sql, turns) = (self.0.clone(), sql.clone(), &self.0.database.turns);
+            let outcome = if has_turn || only_reads {
+                turns.do_without_waiting(move || opened.query(&sql, &parameters, None)).await
+            } else {
+                turns.do_in_turn(BUSY_TIMEOUT, move |turn| opened.query(&sql, &parameters, Some(turn))).await
+            };
+            outcome.unwrap_or_else(|| Err(Error::Io("database is locked".to_owned())))
         };
         grants.call(CallKind::SqliteExecute, &sql, Error::Io, work).await
     }
@@ -119,14 +116,16 @@ impl Connection {
 }
 
 impl Opened {
-    /// Runs a statement, and gives the turn to write to the next one unless a transaction is open after it.
-    fn query(&self, sql: &str, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
+    /// Runs a statement, in a `turn` that begins with it if there is one. Answers the turn that ends with it: that of
+    /// the connection, unless a transaction is open.
+    fn query(&self, sql: &str, parameters: &[Value], turn: Option<Turn>) -> (Result<QueryResult, Error>, Option<Turn>) {
         let sqlite = self.sqlite.lock().expect("no query panics");
-        let outcome = query(&sqlite, sql, parameters);
-        if sqlite.is_autocommit() {
-            self.turn.lock().expect("no access panics").take();
+        if turn.is_some() {
+            *self.turn.lock().expect("no access panics") = turn;
         }
-        outcome
+        let outcome = query(&sqlite, sql, parameters).map_err(io);
+        let is_over = sqlite.is_autocommit();
+        (outcome, self.turn.lock().expect("no access panics").take_if(|_| is_over))
     }
 }
 
@@ -285,7 +284,7 @@ mod tests {
     #[test]
     fn connections_have_the_settings_that_spins_have() {
         let folder = tempfile::tempdir().unwrap();
-        let connection = connect(Arc::new(Database::new(folder.path().join("x.db")))).unwrap();
+        let connection = connect(Arc::new(Database::new(folder.path().join("x.db"), false))).unwrap();
         let connection = connection.0.sqlite.lock().unwrap();
         let pragma = |name: &str| query(&connection, &format!("PRAGMA {name}"), &[]).unwrap().rows[0].values[0].clone();
         assert!(matches!(pragma("journal_mode"), Value::Text(mode) if mode == "delete"));
@@ -305,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn a_transaction_keeps_the_turn_to_write_until_its_end() {
         let folder = tempfile::tempdir().unwrap();
-        let database = Arc::new(Database::new(folder.path().join("x.db")));
+        let database = Arc::new(Database::new(folder.path().join("x.db"), false));
         let [one, other] = [(); 2].map(|()| connect(database.clone()).unwrap());
         let grants = Grants::none();
         let run = async |connection: &Connection, sql: &str, may_block: bool| {
