@@ -120,11 +120,11 @@ fn measure_all(bench: &Bench) -> Result<Report> {
     let start_ms = bench.start()?;
     step("growth");
     let growth = bench.growth()?;
+    step("what the guard compares");
+    let recorded = guarded(bench)?;
     step("memory over time");
     let soak = bench.soak()?;
     let wasm_kib = [bench.built.wasm_kib("order_api")?, bench.built.wasm_kib("order_worker")?];
-    step("what the guard compares");
-    let recorded = guarded(bench)?;
     let extent = bench.extent;
     Ok(Report {
         extent,

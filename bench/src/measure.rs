@@ -136,7 +136,8 @@ impl Bench {
     /// Requests per second of hello, the service and the native twin, with each number of connections; and that
     /// everything accepted is stored.
     ///
-    /// Names: `{create,read,metrics}/{service,native}/{connections}` and `hello/{connections}`, each with `/p99`, `/failed`.
+    /// Names: `{create,read,metrics}/{service,native}/{connections}`, `hello/{connections}` and
+    /// `status/service/{connections}`, each also with `/p99` and `/failed`.
     pub fn throughput(&self, connections: &[usize]) -> Result<Medians> {
         let hello_state = tempfile::tempdir_in(&self.built.target)?;
         let hello = self.built.up(&self.built.hello(), hello_state.path(), &[])?;
@@ -158,6 +159,7 @@ impl Bench {
                     Ok(answers.succeeded)
                 };
                 measure("hello", hello.base.clone(), None)?;
+                measure("status/service", format!("{}/orders/filled-1/status", service.system.base), None)?;
                 for (index, (name, running)) in [("service", &service), ("native", &native)].into_iter().enumerate() {
                     let base = &running.system.base;
                     accepted[index] += measure(&format!("create/{name}"), format!("{base}/v1/orders"), Some(ORDER))?;
@@ -287,14 +289,17 @@ impl Bench {
     /// median and the 99th percentile.
     pub fn pickup(&self, rate: u64) -> Result<(f64, f64)> {
         let state = self.state(0)?;
-        let running = Running { system: self.whole(state.path(), &[])?, state };
-        let url = format!("{}/v1/orders", running.system.base);
+        // One order waits: once it is Completed, the worker has had its first tick.
+        let connection = database::open(&database_file(state.path()))?;
+        database::fill_pending(&connection, 1)?;
+        let system = self.whole(state.path(), &[])?;
+        until_completed(&connection, 1)?;
+        let url = format!("{}/v1/orders", system.base);
         let full = Traffic::full(url, Some(ORDER), 64, self.extent.seconds.max(10));
         let traffic = Traffic { rate: Some(rate), ..full };
         let accepted = self.oha.send(&traffic)?.succeeded;
-        let connection = running.database()?;
-        until_completed(&connection, accepted as i64)?;
-        let mut select = connection.prepare("SELECT started_at - created_at FROM orders ORDER BY 1")?;
+        until_completed(&connection, accepted as i64 + 1)?;
+        let mut select = connection.prepare("SELECT started_at - created_at FROM orders WHERE seq > 1 ORDER BY 1")?;
         let waits: Vec<i64> = select.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         ensure!(!waits.is_empty(), "nothing was accepted");
         let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize] as f64;

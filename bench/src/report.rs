@@ -78,10 +78,8 @@ impl Report {
             "hello/1000/p99",
             Bound::AtMost(3.0),
         );
-        let failed: f64 = ["create/service/1000/failed", "read/service/1000/failed", "metrics/service/1000/failed"]
-            .iter()
-            .map(|name| t.of(name))
-            .sum();
+        let requests = ["create", "read", "status", "metrics"];
+        let failed: f64 = requests.iter().map(|what| t.of(&format!("{what}/service/1000/failed"))).sum();
         row("errors at 1,000 connections", format!("{failed:.0}"), "0", Some(failed == 0.0));
         let (worked, share) = (self.worker.of("service"), self.worker.ratio("service", "plain"));
         row(
@@ -160,8 +158,8 @@ impl Report {
         let mut table =
             "| Requests a second | 1 connection | 64 connections | 1,000 connections | p99 at 1,000 |\n|---|---|---|---|---|\n"
                 .to_owned();
-        let subjects = ["hello", "create/service", "create/native", "read/service", "read/native", "metrics/service"];
-        for name in subjects.into_iter().chain(["metrics/native"]) {
+        let reads = ["read/service", "read/native", "status/service", "metrics/service", "metrics/native"];
+        for name in ["hello", "create/service", "create/native"].into_iter().chain(reads) {
             let at = |connections: &str| self.throughput.of(&format!("{name}/{connections}"));
             let p99 = self.throughput.of(&format!("{name}/1000/p99"));
             let _ = writeln!(
