@@ -82,6 +82,11 @@ impl Medians {
         median(self.values(name).to_vec())
     }
 
+    /// The sum of `name` over all rounds.
+    pub fn sum(&self, name: &str) -> f64 {
+        self.values(name).iter().sum()
+    }
+
     fn values(&self, name: &str) -> &[f64] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
@@ -159,13 +164,13 @@ impl Bench {
                     Ok(answers.succeeded)
                 };
                 measure("hello", hello.base.clone(), None)?;
-                measure("status/service", format!("{}/orders/filled-1/status", service.system.base), None)?;
                 for (index, (name, running)) in [("service", &service), ("native", &native)].into_iter().enumerate() {
                     let base = &running.system.base;
                     accepted[index] += measure(&format!("create/{name}"), format!("{base}/v1/orders"), Some(ORDER))?;
                     measure(&format!("read/{name}"), format!("{base}/v1/orders/filled-1"), None)?;
                     measure(&format!("metrics/{name}"), format!("{base}/v1/metrics"), None)?;
                 }
+                measure("status/service", format!("{}/orders/filled-1/status", service.system.base), None)?;
             }
             for (index, running) in [&service, &native].into_iter().enumerate() {
                 let stored = database::counters(&running.database()?)?[0] - before[index];
@@ -397,9 +402,14 @@ impl Bench {
     }
 }
 
-/// A pattern for any of the filled orders, of which there are so many, but a tenth of them.
+/// A pattern for any of the filled orders with as many digits as most of them have, the highest ones left out. There
+/// are `orders`.
 fn any_filled(orders: u64) -> String {
-    format!("filled-[1-9][0-9]{{{}}}", orders.max(10).ilog10() - 1)
+    let digits = orders.max(10).ilog10();
+    match orders / 10_u64.pow(digits) {
+        0 | 1 => format!("filled-[1-9][0-9]{{{}}}", digits - 1),
+        leading => format!("filled-[1-{}][0-9]{{{digits}}}", leading - 1),
+    }
 }
 
 /// Waits until so many orders are Completed.

@@ -27,8 +27,7 @@ const MAX_STATEMENTS: usize = 1_000;
 
 /// A database file, and the turns to write to it.
 ///
-/// What holds in the end is SQLite's lock, which other processes share. A connection is used by one task at a time as
-/// long as a transaction is open on it.
+/// What holds in the end is SQLite's lock, which other processes share.
 pub struct Database {
     path: PathBuf,
     turns: Arc<Turns>,
@@ -48,6 +47,9 @@ impl Database {
 pub struct Connection(Arc<Opened>);
 
 struct Opened {
+    /// One statement at a time, in the order in which they come: what the one before it leaves decides whether a
+    /// statement has the turn.
+    one_at_a_time: Arc<tokio::sync::Mutex<()>>,
     sqlite: Mutex<rusqlite::Connection>,
     /// Its turn to write, while a transaction is open. (It ends after the connection, which is dropped first.)
     turn: Mutex<Option<Turn>>,
@@ -74,22 +76,24 @@ impl Connection {
     ) -> Result<Result<QueryResult, Error>> {
         let sql = grants.hook.as_ref().and_then(|hook| hook.rewrite(&sql)).unwrap_or(sql);
         let work = async {
+            let alone = self.0.one_at_a_time.clone().lock_owned().await;
             // What ends a transaction only reads, to SQLite, and takes the time that the transaction's commit takes.
             let has_turn = self.0.turn.lock().expect("no access panics").is_some();
             let only_reads = !has_turn && self.only_reads(grants, &sql).await;
-            if only_reads
-                && may_block
-                && let Ok(sqlite) = self.0.sqlite.try_lock()
-            {
-                return query(&sqlite, &sql, &parameters).map_err(io);
+            if only_reads && may_block {
+                return self.0.query(&sql, &parameters, None).0;
             }
             let (opened, sql, turns) = (self.0.clone(), sql.clone(), &self.0.database.turns);
-            let outcome = if has_turn || only_reads {
-                turns.do_without_waiting(move || opened.query(&sql, &parameters, None)).await
-            } else {
-                turns.do_in_turn(BUSY_TIMEOUT, move |turn| opened.query(&sql, &parameters, Some(turn))).await
+            let run = move |turn| {
+                // Before it is another statement's time, the turn is where that will look for it.
+                let _alone = alone;
+                opened.query(&sql, &parameters, turn)
             };
-            outcome.unwrap_or_else(|| Err(Error::Io("database is locked".to_owned())))
+            let outcome = match has_turn || only_reads {
+                true => turns.do_without_waiting(|| run(None)).await,
+                false => turns.do_in_turn(BUSY_TIMEOUT, |turn| run(Some(turn))).await,
+            };
+            outcome.unwrap_or_else(|not_done| Err(Error::Io(not_done.to_string())))
         };
         grants.call(CallKind::SqliteExecute, &sql, Error::Io, work).await
     }
@@ -116,16 +120,17 @@ impl Connection {
 }
 
 impl Opened {
-    /// Runs a statement, in a `turn` that begins with it if there is one. Answers the turn that ends with it: that of
-    /// the connection, unless a transaction is open.
+    /// Runs a statement, in a `turn` that begins with it or in the one that the connection has. Answers the turn that
+    /// ends with it: any, unless a transaction is open.
     fn query(&self, sql: &str, parameters: &[Value], turn: Option<Turn>) -> (Result<QueryResult, Error>, Option<Turn>) {
         let sqlite = self.sqlite.lock().expect("no query panics");
-        if turn.is_some() {
-            *self.turn.lock().expect("no access panics") = turn;
-        }
+        let turn = turn.or_else(|| self.turn.lock().expect("no access panics").take());
         let outcome = query(&sqlite, sql, parameters).map_err(io);
-        let is_over = sqlite.is_autocommit();
-        (outcome, self.turn.lock().expect("no access panics").take_if(|_| is_over))
+        if sqlite.is_autocommit() {
+            return (outcome, turn);
+        }
+        *self.turn.lock().expect("no access panics") = turn;
+        (outcome, None)
     }
 }
 
@@ -136,7 +141,8 @@ fn io(error: rusqlite::Error) -> Error {
 fn connect(database: Arc<Database>) -> rusqlite::Result<Connection> {
     let sqlite = rusqlite::Connection::open(&database.path)?;
     sqlite.busy_timeout(BUSY_TIMEOUT)?;
-    Ok(Connection(Arc::new(Opened { sqlite: Mutex::new(sqlite), turn: Mutex::default(), database })))
+    let opened = Opened { one_at_a_time: Arc::default(), sqlite: Mutex::new(sqlite), turn: Mutex::default(), database };
+    Ok(Connection(Arc::new(opened)))
 }
 
 fn query(connection: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
@@ -305,7 +311,7 @@ mod tests {
     async fn a_transaction_keeps_the_turn_to_write_until_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let database = Arc::new(Database::new(folder.path().join("x.db"), false));
-        let [one, other] = [(); 2].map(|()| connect(database.clone()).unwrap());
+        let [one, other, reader] = [(); 3].map(|()| connect(database.clone()).unwrap());
         let grants = Grants::none();
         let run = async |connection: &Connection, sql: &str, may_block: bool| {
             connection.execute(&grants, sql.to_owned(), Vec::new(), may_block).await.unwrap().map(drop)
@@ -320,13 +326,22 @@ mod tests {
                 let mut waiting = std::pin::pin!(waiting);
                 assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err(), "it waits");
                 // Reads wait for nobody.
-                run(&other, "SELECT * FROM a", may_block).await.unwrap();
+                run(&reader, "SELECT * FROM a", may_block).await.unwrap();
                 run(&one, end, may_block).await.unwrap();
                 waiting.await.unwrap();
             }
-            // A connection that goes away leaves its turn.
+            // Statements that come together on one connection come one after the other.
+            let together = tokio::join!(
+                run(&one, "BEGIN", may_block),
+                run(&one, "INSERT INTO a VALUES (4)", may_block),
+                run(&one, "COMMIT", may_block),
+            );
+            assert!(matches!(together, (Ok(()), Ok(()), Ok(()))), "{together:?}");
+            // A connection that goes away leaves its turn, whatever it was about to do.
             let gone = connect(database.clone()).unwrap();
             run(&gone, "BEGIN IMMEDIATE", may_block).await.unwrap();
+            let cancelled = run(&gone, "INSERT INTO a VALUES (5)", may_block);
+            let _ = tokio::time::timeout(Duration::ZERO, cancelled).await;
             drop(gone);
             run(&other, "INSERT INTO a VALUES (3)", may_block).await.unwrap();
         }

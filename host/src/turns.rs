@@ -5,12 +5,22 @@
 //! commits.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+
+/// Why there is no outcome.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotDone {
+    /// Nothing was done: others had the turn all the time.
+    #[error("database is locked")]
+    TurnDidNotCome,
+    /// The work panicked, maybe after it was done. (Or the host is being stopped.)
+    #[error("the host failed while it ran the statement")]
+    Failed,
+}
 
 /// What is done with the turn; it answers the turn when that is over, and keeps it otherwise.
 type Job = Box<dyn FnOnce(Turn) -> Option<Turn> + Send>;
@@ -37,44 +47,42 @@ impl Turns {
         Arc::new(Self { queue: Mutex::default(), single_threaded })
     }
 
-    /// Has `work` done when its turn has come. `None` when that takes longer than `patience`, or when the work
-    /// panicked. Nothing is done either when the caller goes away before the turn has come.
+    /// Has `work` done when its turn has come, if that is before `patience` is over. When the caller goes away
+    /// before, nothing is done.
     pub async fn do_in_turn<T: Send + 'static>(
         self: &Arc<Self>,
         patience: Duration,
         work: impl FnOnce(Turn) -> (T, Option<Turn>) + Send + 'static,
-    ) -> Option<T> {
-        let caller = Caller::default();
+    ) -> Result<T, NotDone> {
         let (tell, mut told) = oneshot::channel();
-        let has_begun = caller.has_begun_or_left.clone();
+        // What has not begun belongs to the caller: it holds a connection, on which the turn may wait in its turn.
+        let caller = Caller(Arc::new(Mutex::new(Some(work))));
+        let work = caller.0.clone();
         self.enter(Box::new(move |turn| {
-            if has_begun.swap(true, Ordering::Relaxed) {
-                return Some(turn);
-            }
+            let Some(work) = work.lock().expect("no access panics").take() else { return Some(turn) };
             let (outcome, turn) = work(turn);
             let _ = tell.send(outcome);
             turn
         }));
         match tokio::time::timeout(patience, &mut told).await {
-            Err(_) if caller.leaves() => None,
-            Err(_) => told.await.ok(),
-            Ok(outcome) => outcome.ok(),
+            Ok(outcome) => outcome.map_err(|_| NotDone::Failed),
+            Err(_) if caller.leaves() => Err(NotDone::TurnDidNotCome),
+            Err(_) => told.await.map_err(|_| NotDone::Failed),
         }
     }
 
     /// Has `work` done for somebody who has the turn already, or needs none. The turn that it answers is over.
-    /// `None` when the work panicked.
     pub async fn do_without_waiting<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> (T, Option<Turn>) + Send + 'static,
-    ) -> Option<T> {
+    ) -> Result<T, NotDone> {
         let (tell, told) = oneshot::channel();
         self.on_a_thread(move || {
             let (outcome, turn) = work();
             let _ = tell.send(outcome);
             pass_on(turn);
         });
-        told.await.ok()
+        told.await.map_err(|_| NotDone::Failed)
     }
 
     fn enter(self: &Arc<Self>, job: Job) {
@@ -132,20 +140,18 @@ impl Drop for Turn {
     }
 }
 
-/// Who waits for a turn, until the work begins or this is dropped.
-#[derive(Default)]
-struct Caller {
-    has_begun_or_left: Arc<AtomicBool>,
-}
+/// Who waits for a turn with work to do, until the work begins or this is dropped.
+struct Caller<W>(Arc<Mutex<Option<W>>>);
 
-impl Caller {
+impl<W> Caller<W> {
     /// Whether the work has not begun, and now never will.
     fn leaves(&self) -> bool {
-        !self.has_begun_or_left.swap(true, Ordering::Relaxed)
+        let work = self.0.lock().expect("no access panics").take();
+        work.is_some()
     }
 }
 
-impl Drop for Caller {
+impl<W> Drop for Caller<W> {
     fn drop(&mut self) {
         self.leaves();
     }
@@ -208,7 +214,8 @@ mod tests {
                 ((), Some(turn))
             }
         };
-        assert!(turns.do_in_turn(Duration::from_secs(5), work()).await.is_none(), "the turn is taken");
+        let patience = Duration::from_secs(5);
+        assert_eq!(turns.do_in_turn(patience, work()).await, Err(NotDone::TurnDidNotCome));
         let mut gone = Box::pin(turns.do_in_turn(PATIENCE, work()));
         assert!(poll_once(gone.as_mut()).is_none());
         drop(gone);
@@ -219,11 +226,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn work_that_has_begun_is_waited_for() {
+        let turns = Turns::new(false);
+        let work = |turn| {
+            std::thread::sleep(Duration::from_millis(50));
+            (7, Some(turn))
+        };
+        assert_eq!(turns.do_in_turn(Duration::from_millis(1), work).await, Ok(7));
+    }
+
+    #[tokio::test]
     async fn work_that_panics_leaves_its_turn() {
         let turns = Turns::new(false);
         let panics = turns.do_in_turn(PATIENCE, |_turn| -> ((), Option<Turn>) { panic!("on purpose") });
-        assert!(panics.await.is_none());
-        assert_eq!(turns.do_in_turn(PATIENCE, |turn| (7, Some(turn))).await, Some(7));
+        assert_eq!(panics.await, Err(NotDone::Failed));
+        assert_eq!(turns.do_in_turn(PATIENCE, |turn| (7, Some(turn))).await, Ok(7));
     }
 
     fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {

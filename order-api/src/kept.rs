@@ -67,13 +67,14 @@ impl<C: 'static> Kept<C> {
 /// The end of an opening, also when it is cancelled.
 struct End<'a, C: 'static> {
     place: &'static LocalKey<Kept<C>>,
-    opening: &'a Opening<C>,
+    opening: &'a Rc<Opening<C>>,
 }
 
 impl<C> Drop for End<'_, C> {
     fn drop(&mut self) {
         if !matches!(self.opening.outcome.get(), Some(Ok(_))) {
-            Kept::forget(self.place);
+            // What another one has opened meanwhile stays.
+            self.place.with(|place| _ = place.0.borrow_mut().take_if(|opening| Rc::ptr_eq(opening, self.opening)));
         }
         self.opening.waiting.take();
     }
