@@ -113,7 +113,7 @@ fn measure_all(bench: &Bench) -> Result<Report> {
     let whole_way = bench.whole_way()?;
     let followed_ms = bench.follow()?;
     step("the worker");
-    let worker = bench.worker(200_000)?;
+    let worker = bench.worker(ORDERS)?;
     let pickup = bench.pickup(500)?;
     step("rest and start");
     let idle = bench.idle()?;
@@ -121,7 +121,8 @@ fn measure_all(bench: &Bench) -> Result<Report> {
     step("growth");
     let growth = bench.growth()?;
     step("what the guard compares");
-    let recorded = guarded(bench)?;
+    let guarded = Bench { extent: GUARDED, ..bench.clone() };
+    let recorded = Recorded::of(&guarded.throughput(&[64])?, &worker);
     step("memory over time");
     let soak = bench.soak()?;
     let wasm_kib = [bench.built.wasm_kib("order_api")?, bench.built.wasm_kib("order_worker")?];
@@ -145,16 +146,11 @@ fn measure_all(bench: &Bench) -> Result<Report> {
 
 /// What the guard measures: short, and the same when its ratios are recorded as when they are compared.
 const GUARDED: Extent = Extent { rounds: 5, seconds: 2, stored: 100_000, grown: 0, soak_minutes: 0 };
-/// How many orders the guard has worked off.
-const GUARDED_ORDERS: u64 = 50_000;
+/// How many orders are worked off: some seconds of work, so that the pause between two ticks does not count.
+const ORDERS: u64 = 200_000;
 /// A ratio may fall to this share of the recorded one before the guard fails: noise of these comparisons is below
 /// a tenth, and a mistake that costs less than a quarter is one for the long form to find.
 const ALLOWED: f64 = 0.75;
-
-fn guarded(bench: &Bench) -> Result<Recorded> {
-    let bench = Bench { extent: GUARDED, ..bench.clone() };
-    Ok(Recorded::of(&bench.throughput(&[64])?, &bench.worker(GUARDED_ORDERS)?))
-}
 
 fn guard(bench: &Bench) -> Result<()> {
     let recorded = Recorded::read(&bench.built.project.join("bench"))?;
@@ -163,7 +159,8 @@ fn guard(bench: &Bench) -> Result<()> {
         println!("not judged: the ratios were recorded on {} processors, and here are {here}", recorded.processors);
         return Ok(());
     }
-    let measured = guarded(bench)?;
+    let guarded = Bench { extent: GUARDED, ..bench.clone() };
+    let measured = Recorded::of(&guarded.throughput(&[64])?, &guarded.worker(ORDERS)?);
     let mut fallen = Vec::new();
     for (what, now) in &measured.ratios {
         let then = recorded.ratios.get(what).with_context(|| format!("{what:?} was not recorded"))?;
