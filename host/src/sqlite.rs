@@ -47,12 +47,11 @@ impl Database {
 pub struct Connection(Arc<Opened>);
 
 struct Opened {
-    /// One statement at a time, in the order in which they come: what the one before it leaves decides whether a
-    /// statement has the turn.
-    one_at_a_time: Arc<tokio::sync::Mutex<()>>,
     sqlite: Mutex<rusqlite::Connection>,
-    /// Its turn to write, while a transaction is open. (It ends after the connection, which is dropped first.)
-    turn: Mutex<Option<Turn>>,
+    /// Its turn to write, while a transaction is open. (It ends after the connection, which is dropped first.) Whoever
+    /// has this locked may run a statement: one at a time, in the order in which they come, because what the one
+    /// before it leaves decides whether a statement has the turn.
+    turn: Arc<tokio::sync::Mutex<Option<Turn>>>,
     database: Arc<Database>,
 }
 
@@ -76,22 +75,23 @@ impl Connection {
     ) -> Result<Result<QueryResult, Error>> {
         let sql = grants.hook.as_ref().and_then(|hook| hook.rewrite(&sql)).unwrap_or(sql);
         let work = async {
-            let alone = self.0.one_at_a_time.clone().lock_owned().await;
+            let mut held = self.0.turn.clone().lock_owned().await;
             // What ends a transaction only reads, to SQLite, and takes the time that the transaction's commit takes.
-            let has_turn = self.0.turn.lock().expect("no access panics").is_some();
+            let has_turn = held.is_some();
             let only_reads = !has_turn && self.only_reads(grants, &sql).await;
             if only_reads && may_block {
-                return self.0.query(&sql, &parameters, None).0;
+                return self.0.query(&sql, &parameters, &mut held).0;
             }
             let (opened, sql, turns) = (self.0.clone(), sql.clone(), &self.0.database.turns);
-            let run = move |turn| {
-                // Before it is another statement's time, the turn is where that will look for it.
-                let _alone = alone;
-                opened.query(&sql, &parameters, turn)
-            };
             let outcome = match has_turn || only_reads {
-                true => turns.do_without_waiting(|| run(None)).await,
-                false => turns.do_in_turn(BUSY_TIMEOUT, |turn| run(Some(turn))).await,
+                true => turns.do_without_waiting(move || opened.query(&sql, &parameters, &mut held)).await,
+                false => {
+                    let run = move |turn| {
+                        *held = Some(turn);
+                        opened.query(&sql, &parameters, &mut held)
+                    };
+                    turns.do_in_turn(BUSY_TIMEOUT, run).await
+                }
             };
             outcome.unwrap_or_else(|not_done| Err(Error::Io(not_done.to_string())))
         };
@@ -120,16 +120,22 @@ impl Connection {
 }
 
 impl Opened {
-    /// Runs a statement, in a `turn` that begins with it or in the one that the connection has. Answers the turn that
-    /// ends with it: any, unless a transaction is open.
-    fn query(&self, sql: &str, parameters: &[Value], turn: Option<Turn>) -> (Result<QueryResult, Error>, Option<Turn>) {
+    /// Runs a statement in the turn that is `held`, if any. Answers the turn if it is over, which it is unless a
+    /// transaction is open.
+    fn query(
+        &self,
+        sql: &str,
+        parameters: &[Value],
+        held: &mut Option<Turn>,
+    ) -> (Result<QueryResult, Error>, Option<Turn>) {
         let sqlite = self.sqlite.lock().expect("no query panics");
-        let turn = turn.or_else(|| self.turn.lock().expect("no access panics").take());
+        // Should this panic, the turn is over too.
+        let turn = held.take();
         let outcome = query(&sqlite, sql, parameters).map_err(io);
         if sqlite.is_autocommit() {
             return (outcome, turn);
         }
-        *self.turn.lock().expect("no access panics") = turn;
+        *held = turn;
         (outcome, None)
     }
 }
@@ -141,8 +147,7 @@ fn io(error: rusqlite::Error) -> Error {
 fn connect(database: Arc<Database>) -> rusqlite::Result<Connection> {
     let sqlite = rusqlite::Connection::open(&database.path)?;
     sqlite.busy_timeout(BUSY_TIMEOUT)?;
-    let opened = Opened { one_at_a_time: Arc::default(), sqlite: Mutex::new(sqlite), turn: Mutex::default(), database };
-    Ok(Connection(Arc::new(opened)))
+    Ok(Connection(Arc::new(Opened { sqlite: Mutex::new(sqlite), turn: Arc::default(), database })))
 }
 
 fn query(connection: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
