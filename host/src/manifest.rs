@@ -120,7 +120,7 @@ pub struct Component {
     /// Its environment variables.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// Where it may send requests; see [`crate::outbound`].
+    /// Where it may send requests; see [`crate::interfaces::outbound_http`].
     #[serde(default)]
     pub allowed_outbound_hosts: Vec<String>,
     /// The labels of the key-value stores that it may open.

@@ -6,12 +6,53 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use wasmtime::Result;
-use wasmtime::component::{Accessor, FutureReader, Resource, StreamReader};
+use wasmtime::component::{Accessor, FutureReader, HasData, Linker, Resource, ResourceTable, StreamReader};
 
-use crate::bindings::spin::key_value::key_value::{self as spin, Error};
-use crate::bindings::wasi::keyvalue::{batch, store as wasi};
 use crate::hook::CallKind;
-use crate::instance::{Grants, HostInterfaces, InstanceState};
+use crate::host_calls::HostCalls;
+
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: ["../wit", "wit"],
+        world: "orders:host/key-value",
+        imports: { default: async | trappable },
+        with: {
+            "spin:key-value/key-value.store": super::KeyValueStore,
+            "wasi:keyvalue/store.bucket": super::KeyValueStore,
+        },
+    });
+}
+
+use bindings::spin::key_value::key_value::{self as spin, Error};
+use bindings::wasi::keyvalue::{batch, store as wasi};
+
+/// The stores that a component may open.
+#[derive(Clone)]
+pub struct Access {
+    /// Carries its calls out.
+    pub calls: Arc<HostCalls>,
+    /// The store behind the label `default`, where it is granted.
+    pub default: Option<KeyValueStore>,
+}
+
+/// An instance's access, and where its open stores are kept.
+pub struct View<'a> {
+    /// What it may open.
+    pub access: &'a Access,
+    /// Its resources.
+    pub table: &'a mut ResourceTable,
+}
+
+/// Links the interfaces for stores that have such a view.
+pub fn add_to_linker<T: Send>(linker: &mut Linker<T>, view: fn(&mut T) -> View<'_>) -> Result<()> {
+    bindings::KeyValue::add_to_linker::<_, KeyValue>(linker, view)
+}
+
+struct KeyValue;
+
+impl HasData for KeyValue {
+    type Data<'a> = View<'a>;
+}
 
 /// A key-value store.
 #[derive(Clone)]
@@ -108,7 +149,7 @@ impl KeyValueStore {
     /// Carries out an operation of a component's.
     async fn call<T: Send + 'static>(
         &self,
-        grants: &Grants,
+        calls: &HostCalls,
         kind: CallKind,
         subject: &str,
         work: impl FnOnce(&Self) -> rusqlite::Result<T> + Send + 'static,
@@ -118,16 +159,16 @@ impl KeyValueStore {
             let work = move || work(&store).map_err(|error| error.to_string());
             match self {
                 Self::Memory(_) => work(),
-                Self::File(_) => grants.on_a_thread_of_its_own(work).await,
+                Self::File(_) => calls.run_blocking(work).await,
             }
         };
-        grants.call(kind, subject, |message| message, work).await
+        calls.carry_out(kind, subject, |message| message, work).await
     }
 }
 
-impl InstanceState {
+impl View<'_> {
     fn open_store(&mut self, label: &str) -> Result<Option<Resource<KeyValueStore>>> {
-        match self.grants.key_value.clone().filter(|_| label == "default") {
+        match self.access.default.clone().filter(|_| label == "default") {
             Some(store) => Ok(Some(self.table.push(store)?)),
             None => Ok(None),
         }
@@ -138,9 +179,9 @@ impl InstanceState {
     }
 }
 
-impl spin::Host for InstanceState {}
+impl spin::Host for View<'_> {}
 
-impl spin::HostStore for InstanceState {
+impl spin::HostStore for View<'_> {
     async fn drop(&mut self, store: Resource<KeyValueStore>) -> Result<()> {
         self.table.delete(store)?;
         Ok(())
@@ -148,16 +189,16 @@ impl spin::HostStore for InstanceState {
 }
 
 fn borrow<T: Send>(
-    accessor: &Accessor<T, HostInterfaces>,
+    accessor: &Accessor<T, KeyValue>,
     store: &Resource<KeyValueStore>,
-) -> Result<(Arc<Grants>, KeyValueStore)> {
+) -> Result<(Arc<HostCalls>, KeyValueStore)> {
     accessor.with(|mut access| {
-        let state = access.get();
-        Ok((state.grants.clone(), state.key_value(store)?))
+        let view = access.get();
+        Ok((view.access.calls.clone(), view.key_value(store)?))
     })
 }
 
-impl<T: Send> spin::HostStoreWithStore<T> for HostInterfaces {
+impl<T: Send> spin::HostStoreWithStore<T> for KeyValue {
     async fn open(accessor: &Accessor<T, Self>, label: String) -> Result<Result<Resource<KeyValueStore>, Error>> {
         let opened = accessor.with(|mut access| access.get().open_store(&label))?;
         Ok(opened.ok_or(Error::AccessDenied))
@@ -168,9 +209,9 @@ impl<T: Send> spin::HostStoreWithStore<T> for HostInterfaces {
         store: Resource<KeyValueStore>,
         key: String,
     ) -> Result<Result<Option<Vec<u8>>, Error>> {
-        let (grants, store) = borrow(accessor, &store)?;
+        let (calls, store) = borrow(accessor, &store)?;
         let subject = key.clone();
-        let value = store.call(&grants, CallKind::KeyValueGet, &subject, move |store| store.get(&key)).await?;
+        let value = store.call(&calls, CallKind::KeyValueGet, &subject, move |store| store.get(&key)).await?;
         Ok(value.map_err(Error::Other))
     }
 
@@ -180,10 +221,10 @@ impl<T: Send> spin::HostStoreWithStore<T> for HostInterfaces {
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), Error>> {
-        let (grants, store) = borrow(accessor, &store)?;
+        let (calls, store) = borrow(accessor, &store)?;
         let subject = key.clone();
         let entries = [(key, value)];
-        let set = store.call(&grants, CallKind::KeyValueSet, &subject, move |store| store.set(&entries)).await?;
+        let set = store.call(&calls, CallKind::KeyValueSet, &subject, move |store| store.set(&entries)).await?;
         Ok(set.map_err(Error::Other))
     }
 
@@ -192,10 +233,9 @@ impl<T: Send> spin::HostStoreWithStore<T> for HostInterfaces {
         store: Resource<KeyValueStore>,
         key: String,
     ) -> Result<Result<(), Error>> {
-        let (grants, store) = borrow(accessor, &store)?;
+        let (calls, store) = borrow(accessor, &store)?;
         let subject = key.clone();
-        let deleted =
-            store.call(&grants, CallKind::KeyValueDelete, &subject, move |store| store.delete(&[key])).await?;
+        let deleted = store.call(&calls, CallKind::KeyValueDelete, &subject, move |store| store.delete(&[key])).await?;
         Ok(deleted.map_err(Error::Other))
     }
 
@@ -204,9 +244,9 @@ impl<T: Send> spin::HostStoreWithStore<T> for HostInterfaces {
         store: Resource<KeyValueStore>,
         key: String,
     ) -> Result<Result<bool, Error>> {
-        let (grants, store) = borrow(accessor, &store)?;
+        let (calls, store) = borrow(accessor, &store)?;
         let subject = key.clone();
-        let value = store.call(&grants, CallKind::KeyValueGet, &subject, move |store| store.get(&key)).await?;
+        let value = store.call(&calls, CallKind::KeyValueGet, &subject, move |store| store.get(&key)).await?;
         Ok(value.map(|value| value.is_some()).map_err(Error::Other))
     }
 
@@ -214,8 +254,8 @@ impl<T: Send> spin::HostStoreWithStore<T> for HostInterfaces {
         accessor: &Accessor<T, Self>,
         store: Resource<KeyValueStore>,
     ) -> Result<(StreamReader<String>, FutureReader<Result<(), Error>>)> {
-        let (grants, store) = borrow(accessor, &store)?;
-        let keys = store.call(&grants, CallKind::KeyValueKeys, "", KeyValueStore::keys).await?;
+        let (calls, store) = borrow(accessor, &store)?;
+        let keys = store.call(&calls, CallKind::KeyValueKeys, "", KeyValueStore::keys).await?;
         let (keys, end) = match keys {
             Ok(keys) => (keys, Ok(())),
             Err(error) => (Vec::new(), Err(Error::Other(error))),
@@ -228,13 +268,13 @@ impl<T: Send> spin::HostStoreWithStore<T> for HostInterfaces {
     }
 }
 
-impl wasi::Host for InstanceState {
+impl wasi::Host for View<'_> {
     async fn open(&mut self, identifier: String) -> Result<Result<Resource<KeyValueStore>, wasi::Error>> {
         Ok(self.open_store(&identifier)?.ok_or(wasi::Error::AccessDenied))
     }
 }
 
-impl wasi::HostBucket for InstanceState {
+impl wasi::HostBucket for View<'_> {
     async fn get(
         &mut self,
         bucket: Resource<KeyValueStore>,
@@ -242,7 +282,8 @@ impl wasi::HostBucket for InstanceState {
     ) -> Result<Result<Option<Vec<u8>>, wasi::Error>> {
         let subject = key.clone();
         let bucket = self.key_value(&bucket)?;
-        let value = bucket.call(&self.grants, CallKind::KeyValueGet, &subject, move |store| store.get(&key)).await?;
+        let value =
+            bucket.call(&self.access.calls, CallKind::KeyValueGet, &subject, move |store| store.get(&key)).await?;
         Ok(value.map_err(wasi::Error::Other))
     }
 
@@ -274,7 +315,7 @@ impl wasi::HostBucket for InstanceState {
             return Ok(Err(wasi::Error::Other("list_keys: cursor not supported".to_owned())));
         }
         let bucket = self.key_value(&bucket)?;
-        let keys = bucket.call(&self.grants, CallKind::KeyValueKeys, "", KeyValueStore::keys).await?;
+        let keys = bucket.call(&self.access.calls, CallKind::KeyValueKeys, "", KeyValueStore::keys).await?;
         Ok(keys.map(|keys| wasi::KeyResponse { keys, cursor: None }).map_err(wasi::Error::Other))
     }
 
@@ -284,7 +325,7 @@ impl wasi::HostBucket for InstanceState {
     }
 }
 
-impl batch::Host for InstanceState {
+impl batch::Host for View<'_> {
     async fn get_many(
         &mut self,
         bucket: Resource<KeyValueStore>,
@@ -295,7 +336,7 @@ impl batch::Host for InstanceState {
         let work = move |store: &KeyValueStore| {
             keys.into_iter().map(|key| store.get(&key).map(|value| (key, value))).collect::<rusqlite::Result<_>>()
         };
-        let values = bucket.call(&self.grants, CallKind::KeyValueGet, &subject, work).await?;
+        let values = bucket.call(&self.access.calls, CallKind::KeyValueGet, &subject, work).await?;
         Ok(values.map_err(wasi::Error::Other))
     }
 
@@ -306,7 +347,8 @@ impl batch::Host for InstanceState {
     ) -> Result<Result<(), wasi::Error>> {
         let bucket = self.key_value(&bucket)?;
         let subject = entries.first().map(|(key, _)| key.clone()).unwrap_or_default();
-        let set = bucket.call(&self.grants, CallKind::KeyValueSet, &subject, move |store| store.set(&entries)).await?;
+        let set =
+            bucket.call(&self.access.calls, CallKind::KeyValueSet, &subject, move |store| store.set(&entries)).await?;
         Ok(set.map_err(wasi::Error::Other))
     }
 
@@ -317,8 +359,9 @@ impl batch::Host for InstanceState {
     ) -> Result<Result<(), wasi::Error>> {
         let bucket = self.key_value(&bucket)?;
         let subject = keys.first().cloned().unwrap_or_default();
-        let deleted =
-            bucket.call(&self.grants, CallKind::KeyValueDelete, &subject, move |store| store.delete(&keys)).await?;
+        let deleted = bucket
+            .call(&self.access.calls, CallKind::KeyValueDelete, &subject, move |store| store.delete(&keys))
+            .await?;
         Ok(deleted.map_err(wasi::Error::Other))
     }
 }

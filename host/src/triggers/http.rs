@@ -28,8 +28,8 @@ use wasmtime_wasi_http::handler::{
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView};
 
-use crate::instance::InstanceState;
-use crate::{Loaded, Reuse};
+use crate::component::{Component, InstanceState};
+use crate::options::Reuse;
 
 /// How long an idle client may take to send the head of its next request; it frees what dead clients hold.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,7 +66,7 @@ pub(crate) struct HttpServer {
 
 impl HttpServer {
     /// `routes` are those of the manifest, each with its component.
-    pub fn new(routes: Vec<(String, Arc<Loaded>)>, reuse: Reuse) -> Result<Self> {
+    pub fn new(routes: Vec<(String, Arc<Component>)>, reuse: Reuse) -> Result<Self> {
         let mut built = Vec::new();
         let accepting = reuse.accepting_instances.max(1);
         // Every place can be taken, however few instances there are to be.
@@ -76,7 +76,7 @@ impl HttpServer {
                 Some(path) => (path.to_owned(), true),
                 None => (route, false),
             };
-            let service = ServicePre::new(component.pre.clone()).map_err(anyhow::Error::from)?;
+            let service = ServicePre::new(component.pre()).map_err(anyhow::Error::from)?;
             let places = || Arc::new(Semaphore::new(accepting));
             let places = Places { empty: places(), entries: places() };
             let state = ComponentInstances { component, service, reuse, places, permits: permits.clone() };
@@ -275,7 +275,7 @@ impl Drop for Place {
 
 /// Makes the instances of a component, and says how long each is used.
 struct ComponentInstances {
-    component: Arc<Loaded>,
+    component: Arc<Component>,
     service: ServicePre<InstanceState>,
     reuse: Reuse,
     places: Places,
@@ -311,7 +311,7 @@ impl HandlerState for ComponentInstances {
 }
 
 struct ReuseLimits {
-    component: Arc<Loaded>,
+    component: Arc<Component>,
     reuse: Reuse,
     place: Arc<Place>,
     _permit: OwnedSemaphorePermit,

@@ -1,9 +1,66 @@
-//! Where a component may send HTTP requests: `allowed_outbound_hosts`, in Spin's notation
-//! `scheme://host[:port]`. A scheme or port may be `*`, a port may be a range `8000..8100` (its end not
-//! included), a host may be `*` or begin with `*.`; without a port the scheme's own is meant.
+//! `wasi:http` outwards: sends a component's requests, those to allowed hosts.
+//!
+//! These are `allowed_outbound_hosts` in the manifest, in Spin's notation `scheme://host[:port]`. A scheme or port may
+//! be `*`, a port may be a range `8000..8100` (its end not included), a host may be `*` or begin with `*.`; without a
+//! port the scheme's own is meant.
+
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
+use http_body_util::BodyExt;
+use wasmtime::component::Linker;
+use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks, WasiHttpView};
+
+use crate::hook::{CallKind, Fate};
+use crate::host_calls::HostCalls;
+
+/// Where a component may send requests.
+#[derive(Clone)]
+pub struct Access {
+    /// Decides about its calls.
+    pub calls: Arc<HostCalls>,
+    /// The hosts.
+    pub allowed: Arc<[AllowedHost]>,
+}
+
+/// Links WASI HTTP 0.2 and 0.3.
+pub fn add_to_linker<T: WasiHttpView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(linker)
+}
+
+type IoResult = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
+type Sent = Result<(http::Response<WasiBody>, IoResult), HttpError>;
+
+impl WasiHttpHooks for Access {
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: IoResult,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let uri = request.uri().clone();
+        let allowed = self.allowed.iter().any(|host| host.allows(&uri));
+        let fate = self.calls.fate(CallKind::Outbound, &uri.to_string());
+        let calls = self.calls.clone();
+        Box::new(async move {
+            if !allowed {
+                let component = calls.component();
+                tracing::warn!("{component} may not send a request to {uri}: see allowed_outbound_hosts in spin.toml");
+                return Err(HttpError::HttpRequestDenied);
+            }
+            if matches!(fate, Fate::FailBefore(_) | Fate::DieBefore) {
+                return Err(HttpError::ConnectionRefused);
+            }
+            let (response, io) = wasmtime_wasi_http::default_send_request(request, options).await?;
+            if matches!(fate, Fate::FailAfter(_) | Fate::DieAfter) {
+                return Err(HttpError::ConnectionTerminated);
+            }
+            Ok((response.map(BodyExt::boxed_unsync), Box::new(io) as IoResult))
+        })
+    }
+}
 
 /// One entry of `allowed_outbound_hosts`.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +91,7 @@ impl AllowedHost {
         let context = || format!("allowed_outbound_hosts: {entry:?} is not of the form scheme://host[:port]");
         let (scheme, rest) = entry.split_once("://").with_context(context)?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        // An IPv6 address stands in brackets and has colons of its own.
+        // An IPv6 address is in brackets and has colons of its own.
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (rest, None),

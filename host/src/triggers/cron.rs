@@ -1,7 +1,6 @@
-//! The cron and timer triggers.
+//! The cron trigger.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Timelike, Utc};
@@ -10,34 +9,38 @@ use croner::parser::{CronParser, Seconds};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::bindings::cron::CronPre;
-use crate::bindings::cron::spin::cron::cron_types::{Error as CronError, Metadata};
-use crate::bindings::timer::TimerPre;
 use crate::clock::Clock;
-use crate::instance::InstanceState;
-use crate::{Loaded, until_stopped};
+use crate::component::{Component, InstanceState};
+use crate::triggers::{MAX_OVERLAPPING_CALLS, until_stopped};
 
-/// How many calls of a schedule may be under way: enough for calls that wait long, and an end to what calls that
-/// hang can take.
-const MAX_OVERLAPPING_CALLS: usize = 60;
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: ["../wit", "wit"],
+        world: "orders:host/cron",
+        exports: { default: async },
+    });
+}
+
+use bindings::CronPre;
+use bindings::spin::cron::cron_types::{Error as CronError, Metadata};
 
 /// Calls a component whenever its schedule says so. Calls may overlap, what a call answers is logged and
 /// otherwise dropped, and what was missed is not made up for.
 pub(crate) struct CronSchedule {
     cron: Cron,
-    component: Arc<Loaded>,
+    component: Arc<Component>,
     door: CronPre<InstanceState>,
     clock: Clock,
 }
 
 impl CronSchedule {
-    pub fn new(expression: &str, component: Arc<Loaded>, clock: Clock) -> Result<Self> {
+    pub fn new(expression: &str, component: Arc<Component>, clock: Clock) -> Result<Self> {
         let cron = CronParser::builder()
             .seconds(Seconds::Required)
             .build()
             .parse(expression)
             .with_context(|| format!("the cron expression {expression:?} is not one of six fields"))?;
-        let door = CronPre::new(component.pre.clone())
+        let door = CronPre::new(component.pre())
             .map_err(anyhow::Error::from)
             .with_context(|| format!("component {:?} has no door for the cron trigger", component.name))?;
         Ok(Self { cron, component, door, clock })
@@ -99,36 +102,6 @@ impl CronSchedule {
 /// The first time of the schedule after `now`; they are whole seconds.
 fn next_after(cron: &Cron, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     cron.find_next_occurrence(&now.with_nanosecond(0)?, false).ok()
-}
-
-/// Calls a component again and again, with a pause after each call. As on Spin, a trap ends the trigger, and
-/// the application with it.
-pub(crate) struct TimerSchedule {
-    interval: Duration,
-    component: Arc<Loaded>,
-    door: TimerPre<InstanceState>,
-}
-
-impl TimerSchedule {
-    pub fn new(interval: Duration, component: Arc<Loaded>) -> Result<Self> {
-        let door = TimerPre::new(component.pre.clone())
-            .map_err(anyhow::Error::from)
-            .with_context(|| format!("component {:?} has no door for the timer trigger", component.name))?;
-        Ok(Self { interval, component, door })
-    }
-
-    /// Runs until `stop` says so.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
-        while until_stopped(&mut stop, tokio::time::sleep(self.interval)).await.is_some() {
-            let mut store = self.component.new_store();
-            let call = async {
-                let instance = self.door.instantiate_async(&mut store).await?;
-                instance.call_handle_timer_request(&mut store).await
-            };
-            call.await.map_err(anyhow::Error::from).with_context(|| format!("{} failed", self.component.name))?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

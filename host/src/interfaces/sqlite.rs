@@ -3,7 +3,9 @@
 //! 5 s, foreign keys on), 16 statements are cached with it, of several statements in one `execute` the first
 //! runs, and dropping the connection rolls its transaction back.
 //!
-//! Where connections meet, this host is kinder than SQLite: writers take turns, see [`turns`](crate::turns).
+//! Where connections meet, this host is kinder than SQLite: writers queue, see [`write_queue`].
+
+mod write_queue;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,24 +15,62 @@ use std::time::Duration;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use wasmtime::Result;
-use wasmtime::component::{Access, Accessor, FutureReader, Resource, StreamReader};
+use wasmtime::component::{Accessor, FutureReader, HasData, Linker, Resource, ResourceTable, StreamReader};
 
-use crate::bindings::spin::sqlite3_1_0::sqlite::{self as wit, Error, QueryResult, RowResult, Value};
 use crate::hook::CallKind;
-use crate::instance::{Grants, HostInterfaces, InstanceState};
-use crate::turns::{Turn, Turns};
+use crate::host_calls::HostCalls;
+use write_queue::{WritePermit, WriteQueue};
 
-/// How long a connection waits for its turn to write: SQLite's busy timeout, as Spin and rusqlite set it.
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: ["../wit", "wit"],
+        world: "orders:host/sqlite",
+        imports: { default: async | trappable },
+        with: { "spin:sqlite/sqlite.connection": super::Connection },
+    });
+}
+
+use bindings::spin::sqlite3_1_0::sqlite::{self as wit, Error, QueryResult, RowResult, Value};
+
+/// The databases that a component may open.
+#[derive(Clone)]
+pub struct Access {
+    /// Carries its calls out.
+    pub calls: Arc<HostCalls>,
+    /// What is behind the label `default`, where it is granted.
+    pub default: Option<Arc<Database>>,
+}
+
+/// An instance's access, and where its open connections are kept.
+pub struct View<'a> {
+    /// What it may open.
+    pub access: &'a Access,
+    /// Its resources.
+    pub table: &'a mut ResourceTable,
+}
+
+/// Links the interface for stores that have such a view.
+pub fn add_to_linker<T: Send>(linker: &mut Linker<T>, view: fn(&mut T) -> View<'_>) -> Result<()> {
+    bindings::Sqlite::add_to_linker::<_, Sqlite>(linker, view)
+}
+
+struct Sqlite;
+
+impl HasData for Sqlite {
+    type Data<'a> = View<'a>;
+}
+
+/// How long a connection waits to write: SQLite's busy timeout, as Spin and rusqlite set it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many statements are remembered; components have a few dozen.
 const MAX_STATEMENTS: usize = 1_000;
 
-/// A database file, and the turns to write to it.
+/// A database file, and the queue of those who write to it.
 ///
 /// What holds in the end is SQLite's lock, which other processes share.
 pub struct Database {
     path: PathBuf,
-    turns: Arc<Turns>,
+    write_queue: Arc<WriteQueue>,
     /// Whether a statement only reads, for those that were looked at.
     only_reads: Mutex<HashMap<String, bool>>,
 }
@@ -38,7 +78,7 @@ pub struct Database {
 impl Database {
     /// The database in the file at `path`.
     pub fn new(path: PathBuf, single_threaded: bool) -> Self {
-        Self { path, turns: Turns::new(single_threaded), only_reads: Mutex::default() }
+        Self { path, write_queue: WriteQueue::new(single_threaded), only_reads: Mutex::default() }
     }
 }
 
@@ -48,57 +88,57 @@ pub struct Connection(Arc<Opened>);
 
 struct Opened {
     sqlite: Mutex<rusqlite::Connection>,
-    /// Its turn to write, while a transaction is open. (It ends after the connection, which is dropped first.) Whoever
-    /// has this locked may run a statement: one at a time, in the order in which they come, because what the one
-    /// before it leaves decides whether a statement has the turn.
-    turn: Arc<tokio::sync::Mutex<Option<Turn>>>,
+    /// Its write permit, while a transaction is open. (It is released after the connection, which is dropped first.)
+    /// Whoever has this locked may run a statement: one at a time, in the order in which they come, because whether a
+    /// statement has the permit depends on what the one before it left open.
+    permit: Arc<tokio::sync::Mutex<Option<WritePermit>>>,
     database: Arc<Database>,
 }
 
 impl Connection {
-    async fn open(grants: &Grants, label: &str) -> Result<Result<Self, Error>> {
-        let Some(database) = grants.database.clone().filter(|_| label == "default") else {
+    async fn open(access: &Access, label: &str) -> Result<Result<Self, Error>> {
+        let Some(database) = access.default.clone().filter(|_| label == "default") else {
             return Ok(Err(Error::AccessDenied));
         };
-        let work = grants.on_a_thread_of_its_own(move || connect(database).map_err(io));
-        grants.call(CallKind::SqliteOpen, label, Error::Io, work).await
+        let work = access.calls.run_blocking(move || connect(database).map_err(io));
+        access.calls.carry_out(CallKind::SqliteOpen, label, Error::Io, work).await
     }
 
     /// Runs a statement. One that only reads runs on the caller's thread when it `may_block` it: a lookup takes
     /// less time than handing it to another thread and back.
     async fn execute(
         &self,
-        grants: &Grants,
+        calls: &HostCalls,
         sql: String,
         parameters: Vec<Value>,
         may_block: bool,
     ) -> Result<Result<QueryResult, Error>> {
-        let sql = grants.hook.as_ref().and_then(|hook| hook.rewrite(&sql)).unwrap_or(sql);
+        let sql = calls.rewrite(sql);
         let work = async {
-            let mut held = self.0.turn.clone().lock_owned().await;
-            // What ends a transaction only reads, to SQLite, and takes the time that the transaction's commit takes.
-            let has_turn = held.is_some();
-            let only_reads = !has_turn && self.only_reads(grants, &sql).await;
+            let mut held = self.0.permit.clone().lock_owned().await;
+            // To SQLite, a statement that ends a transaction only reads; it takes as long as the commit does.
+            let has_permit = held.is_some();
+            let only_reads = !has_permit && self.only_reads(calls, &sql).await;
             if only_reads && may_block {
                 return self.0.query(&sql, &parameters, &mut held).0;
             }
-            let (opened, sql, turns) = (self.0.clone(), sql.clone(), &self.0.database.turns);
-            let outcome = match has_turn || only_reads {
-                true => turns.do_without_waiting(move || opened.query(&sql, &parameters, &mut held)).await,
+            let (opened, sql, queue) = (self.0.clone(), sql.clone(), &self.0.database.write_queue);
+            let outcome = match has_permit || only_reads {
+                true => queue.run_now(move || opened.query(&sql, &parameters, &mut held)).await,
                 false => {
-                    let run = move |turn| {
-                        *held = Some(turn);
+                    let run = move |permit| {
+                        *held = Some(permit);
                         opened.query(&sql, &parameters, &mut held)
                     };
-                    turns.do_in_turn(BUSY_TIMEOUT, run).await
+                    queue.run_with_permit(BUSY_TIMEOUT, run).await
                 }
             };
-            outcome.unwrap_or_else(|not_done| Err(Error::Io(not_done.to_string())))
+            outcome.unwrap_or_else(|not_run| Err(Error::Io(not_run.to_string())))
         };
-        grants.call(CallKind::SqliteExecute, &sql, Error::Io, work).await
+        calls.carry_out(CallKind::SqliteExecute, &sql, Error::Io, work).await
     }
 
-    async fn only_reads(&self, grants: &Grants, sql: &str) -> bool {
+    async fn only_reads(&self, calls: &HostCalls, sql: &str) -> bool {
         let known = self.0.database.only_reads.lock().expect("no access panics").get(sql).copied();
         if let Some(known) = known {
             return known;
@@ -115,27 +155,27 @@ impl Connection {
             }
             only_reads
         };
-        grants.on_a_thread_of_its_own(look).await
+        calls.run_blocking(look).await
     }
 }
 
 impl Opened {
-    /// Runs a statement in the turn that is `held`, if any. Answers the turn if it is over, which it is unless a
-    /// transaction is open.
+    /// Runs a statement with the permit that is `held`, if any. Returns the permit unless a transaction is open,
+    /// which keeps it.
     fn query(
         &self,
         sql: &str,
         parameters: &[Value],
-        held: &mut Option<Turn>,
-    ) -> (Result<QueryResult, Error>, Option<Turn>) {
+        held: &mut Option<WritePermit>,
+    ) -> (Result<QueryResult, Error>, Option<WritePermit>) {
         let sqlite = self.sqlite.lock().expect("no query panics");
-        // Should this panic, the turn is over too.
-        let turn = held.take();
+        // Should this panic, the permit is released too.
+        let permit = held.take();
         let outcome = query(&sqlite, sql, parameters).map_err(io);
         if sqlite.is_autocommit() {
-            return (outcome, turn);
+            return (outcome, permit);
         }
-        *held = turn;
+        *held = permit;
         (outcome, None)
     }
 }
@@ -147,7 +187,7 @@ fn io(error: rusqlite::Error) -> Error {
 fn connect(database: Arc<Database>) -> rusqlite::Result<Connection> {
     let sqlite = rusqlite::Connection::open(&database.path)?;
     sqlite.busy_timeout(BUSY_TIMEOUT)?;
-    Ok(Connection(Arc::new(Opened { sqlite: Mutex::new(sqlite), turn: Arc::default(), database })))
+    Ok(Connection(Arc::new(Opened { sqlite: Mutex::new(sqlite), permit: Arc::default(), database })))
 }
 
 fn query(connection: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
@@ -197,17 +237,17 @@ impl rusqlite::ToSql for Value {
     }
 }
 
-impl wit::Host for InstanceState {}
+impl wit::Host for View<'_> {}
 
-impl InstanceState {
+impl View<'_> {
     fn connection(&self, resource: &Resource<Connection>) -> Result<Connection> {
         Ok(self.table.get(resource)?.clone())
     }
 }
 
-impl wit::HostConnection for InstanceState {
+impl wit::HostConnection for View<'_> {
     async fn open(&mut self, database: String) -> Result<Result<Resource<Connection>, Error>> {
-        match Connection::open(&self.grants, &database).await? {
+        match Connection::open(self.access, &database).await? {
             Ok(connection) => Ok(Ok(self.table.push(connection)?)),
             Err(error) => Ok(Err(error)),
         }
@@ -219,7 +259,7 @@ impl wit::HostConnection for InstanceState {
         statement: String,
         parameters: Vec<Value>,
     ) -> Result<Result<QueryResult, Error>> {
-        self.connection(&connection)?.execute(&self.grants, statement, parameters, true).await
+        self.connection(&connection)?.execute(&self.access.calls, statement, parameters, true).await
     }
 
     async fn last_insert_rowid(&mut self, connection: Resource<Connection>) -> Result<i64> {
@@ -248,10 +288,10 @@ impl Connection {
 
 type Rows = (Vec<String>, StreamReader<RowResult>, FutureReader<Result<(), Error>>);
 
-impl<T: Send> wit::HostConnectionWithStore<T> for HostInterfaces {
+impl<T: Send> wit::HostConnectionWithStore<T> for Sqlite {
     async fn open_async(accessor: &Accessor<T, Self>, database: String) -> Result<Result<Resource<Connection>, Error>> {
-        let grants = accessor.with(|mut access| access.get().grants.clone());
-        match Connection::open(&grants, &database).await? {
+        let access = accessor.with(|mut access| access.get().access.clone());
+        match Connection::open(&access, &database).await? {
             Ok(connection) => accessor.with(|mut access| Ok(Ok(access.get().table.push(connection)?))),
             Err(error) => Ok(Err(error)),
         }
@@ -263,12 +303,12 @@ impl<T: Send> wit::HostConnectionWithStore<T> for HostInterfaces {
         statement: String,
         parameters: Vec<Value>,
     ) -> Result<Result<Rows, Error>> {
-        let (grants, connection) = accessor.with(|mut access: Access<'_, T, Self>| {
-            let state = access.get();
-            wasmtime::error::Ok((state.grants.clone(), state.connection(&connection)?))
+        let (calls, connection) = accessor.with(|mut access| {
+            let view = access.get();
+            wasmtime::error::Ok((view.access.calls.clone(), view.connection(&connection)?))
         })?;
         // As on Spin, an error of the statement comes at the end of the rows.
-        let (columns, rows, end) = match connection.execute(&grants, statement, parameters, false).await? {
+        let (columns, rows, end) = match connection.execute(&calls, statement, parameters, false).await? {
             Ok(result) => (result.columns, result.rows, Ok(())),
             Err(error) => (Vec::new(), Vec::new(), Err(error)),
         };
@@ -313,13 +353,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_transaction_keeps_the_turn_to_write_until_its_end() {
+    async fn a_transaction_keeps_the_write_permit_until_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let database = Arc::new(Database::new(folder.path().join("x.db"), false));
         let [one, other, reader] = [(); 3].map(|()| connect(database.clone()).unwrap());
-        let grants = Grants::none();
+        let calls = HostCalls::new("test".to_owned(), None, false);
         let run = async |connection: &Connection, sql: &str, may_block: bool| {
-            connection.execute(&grants, sql.to_owned(), Vec::new(), may_block).await.unwrap().map(drop)
+            connection.execute(&calls, sql.to_owned(), Vec::new(), may_block).await.unwrap().map(drop)
         };
         for may_block in [true, false] {
             run(&one, "CREATE TABLE IF NOT EXISTS a (x)", may_block).await.unwrap();
@@ -342,7 +382,7 @@ mod tests {
                 run(&one, "COMMIT", may_block),
             );
             assert!(matches!(together, (Ok(()), Ok(()), Ok(()))), "{together:?}");
-            // A connection that goes away leaves its turn, whatever it was about to do.
+            // A connection that goes away releases its permit, whatever it was about to do.
             let gone = connect(database.clone()).unwrap();
             run(&gone, "BEGIN IMMEDIATE", may_block).await.unwrap();
             let cancelled = run(&gone, "INSERT INTO a VALUES (5)", may_block);
