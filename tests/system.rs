@@ -51,6 +51,47 @@ pub fn build() {
     runtime();
 }
 
+/// Whether the tests run on `spin up`, which has no deadline for calls of triggers, among others.
+pub fn on_spin() -> bool {
+    *runtime() == Runtime::Spin
+}
+
+/// Builds the processor for tests (`tests/processor`), and returns a manifest like `spin.toml` that has it in the place
+/// of the default one.
+pub fn manifest_with_test_processor() -> &'static Path {
+    static MANIFEST: OnceLock<PathBuf> = OnceLock::new();
+    MANIFEST.get_or_init(|| {
+        let runtime = runtime();
+        let mut manifest = std::fs::read_to_string(project().join("spin.toml")).expect("there is a manifest");
+        for (from, to) in [
+            ("fulfillment.wasm", "processor.wasm"),
+            ("-p fulfillment", "-p processor"),
+            (
+                "\n[component.order-worker]\n",
+                "\n[component.order-worker]\nallowed_outbound_hosts = [\"http://127.0.0.1:*\"]\n",
+            ),
+            // It is in a folder of its own below the project's.
+            ("\"target/wasm32-wasip2/", "\"../wasm32-wasip2/"),
+            ("\ncommand = \"cargo build", "\nworkdir = \"../..\"\ncommand = \"cargo build"),
+        ] {
+            assert!(manifest.contains(from), "{from:?} is missing in spin.toml");
+            manifest = manifest.replace(from, to);
+        }
+        let folder = project().join("target/test-processor");
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
+        let path = folder.join("spin.toml");
+        // Other test processes may read it now.
+        let draft = folder.join(format!("spin.toml.{}", std::process::id()));
+        std::fs::write(&draft, manifest).and_then(|()| std::fs::rename(&draft, &path)).expect("it can be written");
+        let mut build = match runtime {
+            Runtime::Host(binary) => Command::new(binary),
+            Runtime::Spin => Command::new("spin"),
+        };
+        run(build.args(["build", "-f"]).arg(&path));
+        path
+    })
+}
+
 fn project() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
@@ -62,10 +103,26 @@ fn run(command: &mut Command) -> String {
     stdout
 }
 
+/// What a system is started with.
+#[derive(Clone, Copy, Default)]
+pub struct Setup<'a> {
+    /// Application variables.
+    pub variables: &'a [(&'static str, &'a str)],
+    /// Whether the processor for tests takes the place of the default one.
+    pub test_processor: bool,
+    /// Flags for `cargo up`; Spin does not get them.
+    pub host_flags: &'a [&'a str],
+    /// The hard limit for open files, where it is not to be that of the test.
+    pub max_open_files: Option<u64>,
+}
+
 /// The system under test: a server process (and, on Spin, its triggers) on data of its own.
 pub struct System {
     base: String,
     variables: Vec<(&'static str, String)>,
+    manifest: PathBuf,
+    host_flags: Vec<String>,
+    max_open_files: Option<u64>,
     state: TempDir,
     process: Option<Child>,
     client: reqwest::Client,
@@ -79,9 +136,21 @@ impl System {
 
     /// Starts the system on an empty state, with these application variables.
     pub async fn start_with(variables: &[(&'static str, &str)]) -> Self {
+        Self::start_as(Setup { variables, ..Setup::default() }).await
+    }
+
+    /// Starts the system on an empty state.
+    pub async fn start_as(setup: Setup<'_>) -> Self {
+        let manifest = match setup.test_processor {
+            true => manifest_with_test_processor().to_owned(),
+            false => project().join("spin.toml"),
+        };
         let mut system = Self {
             base: String::new(),
-            variables: variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+            variables: setup.variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+            manifest,
+            host_flags: setup.host_flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            max_open_files: setup.max_open_files,
             state: tempfile::tempdir().expect("there is room for temporary files"),
             process: None,
             client: reqwest::Client::builder().timeout(PATIENCE).build().expect("a client can be made"),
@@ -92,20 +161,29 @@ impl System {
 
     async fn start_process(&mut self) {
         let state = self.state.path().to_str().expect("temporary folders have plain names");
-        let mut command = match runtime() {
+        let mut arguments = Vec::new();
+        let program = match runtime() {
             Runtime::Host(binary) => {
-                let mut command = Command::new(binary);
-                command.args(["up", "--skip-build", "--listen", "127.0.0.1:0", "--state-dir", state]);
-                command
+                arguments.extend(["up", "--skip-build", "--listen", "127.0.0.1:0"].map(str::to_owned));
+                arguments.extend(self.host_flags.iter().cloned());
+                binary.as_path()
             }
             Runtime::Spin => {
                 // Spin does not tell the port that the system chose for it.
                 let free = TcpListener::bind("127.0.0.1:0").expect("there is a free port").local_addr().unwrap();
-                let mut command = Command::new("spin");
-                command.args(["up", "--listen", &free.to_string(), "--state-dir", state]);
-                command
+                arguments.extend(["up", "--listen", &free.to_string()].map(str::to_owned));
+                Path::new("spin")
             }
         };
+        let mut command = match self.max_open_files {
+            Some(limit) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.args(arguments).args(["--state-dir", state, "--from"]).arg(&self.manifest);
         for (name, value) in &self.variables {
             command.env(format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase()), value);
         }
@@ -136,6 +214,32 @@ impl System {
         let process = self.process.as_ref().expect("it was started");
         let killed = Command::new("kill").args(["-9", "--", &format!("-{}", process.id())]).status();
         assert!(killed.is_ok_and(|status| status.success()), "the system was running");
+    }
+
+    /// Asks it to stop, as Ctrl+C does.
+    pub fn interrupt(&self) {
+        let process = self.process.as_ref().expect("it was started");
+        let asked = Command::new("kill").args(["-INT", &process.id().to_string()]).status();
+        assert!(asked.is_ok_and(|status| status.success()), "the system was running");
+    }
+
+    /// Waits until its process has ended by itself; whether that was a success.
+    pub async fn ended(&mut self) -> bool {
+        let process = self.process.as_mut().expect("it was started");
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = process.try_wait().expect("the process can be asked") {
+                self.process = None;
+                return status.success();
+            }
+            assert!(begin.elapsed() < PATIENCE, "it still runs");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where its data is.
+    pub fn state_dir(&self) -> &Path {
+        self.state.path()
     }
 
     /// Kills its processes one by one, as `kill -9` does: on Spin, whose triggers are processes, now the one and now

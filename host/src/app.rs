@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use wasmtime::component::InstancePre;
 
 use crate::component::{Access, Component, InstanceState, linker};
+use crate::compose;
 use crate::engine::engine;
 use crate::host_calls::HostCalls;
 use crate::interfaces::key_value::KeyValueStore;
@@ -28,7 +29,7 @@ use crate::options::{KeyValueLocation, Options};
 use crate::triggers::cron::CronSchedule;
 use crate::triggers::http::HttpServer;
 use crate::triggers::timer::TimerSchedule;
-use crate::{compose, triggers};
+use crate::triggers::{Caller, MAX_OVERLAPPING_CALLS};
 
 /// An application, loaded and ready to be started.
 pub struct App {
@@ -47,7 +48,7 @@ impl App {
     pub fn load(manifest_path: &Path, options: Options) -> Result<Self> {
         let manifest = Arc::new(Manifest::load(manifest_path)?);
         let base = manifest_path.parent().unwrap_or(Path::new("."));
-        let instances = options.reuse.max_instances.saturating_add(triggers::MAX_OVERLAPPING_CALLS);
+        let instances = options.reuse.max_instances.saturating_add(MAX_OVERLAPPING_CALLS);
         let engine = engine(u32::try_from(instances).unwrap_or(u32::MAX))?;
         let linker = linker(&engine)?;
         let mut compiled = BTreeMap::new();
@@ -124,11 +125,11 @@ impl App {
         self.components[name].clone()
     }
 
-    fn crons(&self) -> Result<Vec<CronSchedule>> {
+    fn crons(&self, caller: &Caller) -> Result<Vec<CronSchedule>> {
         let triggers = self.manifest.triggers.cron.iter();
         let schedule = |trigger: &manifest::CronTrigger| {
             let clock = self.options.clock.clone();
-            CronSchedule::new(&trigger.cron_expression, self.component(&trigger.component), clock)
+            CronSchedule::new(&trigger.cron_expression, self.component(&trigger.component), caller.clone(), clock)
         };
         triggers.map(schedule).collect()
     }
@@ -136,21 +137,22 @@ impl App {
     fn server(&self) -> Result<Arc<HttpServer>> {
         let triggers = self.manifest.triggers.http.iter();
         let routes = triggers.map(|trigger| (trigger.route.clone(), self.component(&trigger.component)));
-        Ok(Arc::new(HttpServer::new(routes.collect(), self.options.reuse)?))
+        Ok(Arc::new(HttpServer::new(routes.collect(), &self.options)?))
     }
 
     /// The application without sockets and schedules: a test decides which request or tick comes when.
     pub fn driven(&self) -> Result<DrivenApp> {
-        Ok(DrivenApp { server: self.server()?, crons: self.crons()? })
+        Ok(DrivenApp { server: self.server()?, crons: self.crons(&Caller::new(&self.options))? })
     }
 
     /// Binds `listen` and starts all triggers in the background of the current tokio runtime.
     pub async fn start(&self, listen: SocketAddr) -> Result<RunningApp> {
-        let crons = self.crons()?;
+        let caller = Caller::new(&self.options);
+        let crons = self.crons(&caller)?;
         let mut timers = Vec::new();
         for trigger in &self.manifest.triggers.timer {
             let interval = Duration::from_secs(trigger.interval_secs);
-            timers.push(TimerSchedule::new(interval, self.component(&trigger.component))?);
+            timers.push(TimerSchedule::new(interval, self.component(&trigger.component), caller.clone())?);
         }
         let server = self.server()?;
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -192,7 +194,8 @@ impl DrivenApp {
         Some(::http::Response::from_parts(parts, body))
     }
 
-    /// Does what a second of the cron triggers does: calls each of their components once.
+    /// Does what a second of the cron triggers does: calls each of their components once. The time-out of such a call
+    /// goes by tokio's time for what waits; one that computes is suspended after as much real time, until then.
     pub async fn tick(&self) {
         for cron in &self.crons {
             cron.call_now().await;
@@ -200,8 +203,9 @@ impl DrivenApp {
     }
 }
 
-/// How long calls and requests in flight have to end when the application stops.
-const STOP_GRACE: Duration = Duration::from_secs(12);
+/// How long calls and requests in flight have to end when the application stops: a little longer than HTTP requests
+/// alone have, and less than the 10 s after which Docker kills.
+const STOP_GRACE: Duration = Duration::from_secs(8);
 
 /// An application that serves. Dropping it ends its triggers at once; requests on open connections end with
 /// the tokio runtime.
@@ -222,7 +226,7 @@ impl RunningApp {
         self.triggers.join_next().await.unwrap_or(Ok(Ok(())))?
     }
 
-    /// Stops it: no new requests or calls, and those in flight come to their end, if they do within seconds.
+    /// Stops it: no new requests or calls. Those in flight have seconds to end; what is left then is dropped.
     pub async fn stop(mut self) -> Result<()> {
         self.stop.send_replace(true);
         let all_ended = async {

@@ -7,6 +7,7 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::engine::{Sharing, share_processors};
 use crate::interfaces::{key_value, outbound_http, sqlite, variables, wasi};
 
 /// What the manifest grants a component.
@@ -43,9 +44,11 @@ impl Component {
         self.pre.clone()
     }
 
-    /// A store for one instance.
-    pub fn new_store(&self) -> Store<InstanceState> {
-        Store::new(&self.engine, InstanceState::new(&self.access))
+    /// A store for one instance, which shares the processors with others in this way.
+    pub fn new_store(&self, sharing: Sharing) -> Store<InstanceState> {
+        let mut store = Store::new(&self.engine, InstanceState::new(&self.access));
+        share_processors(&mut store, sharing);
+        store
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use host::{App, KeyValueLocation, Manifest, Options, Reuse};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 /// Requests allocate on one thread and free on another, which this allocator is made for.
 #[global_allocator]
@@ -50,6 +52,11 @@ struct Up {
     /// Set an application variable, before the environment's SPIN_VARIABLE_<NAME>.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
     variable: Vec<(String, String)>,
+    /// How long a call of a cron or timer trigger may take before it is ended. It must exceed lease_ms: a worker is to
+    /// lose its leases before its life.
+    #[arg(long, default_value_t = Options::DEFAULT_TRIGGER_TIMEOUT.as_secs(), value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    trigger_timeout: u64,
     /// Run what was built before.
     #[arg(long)]
     skip_build: bool,
@@ -74,23 +81,30 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match Cli::parse().command {
-        Action::Up(up) => run(up).await,
+        Action::Up(up) => {
+            if !up.skip_build {
+                build(&up.from)?;
+            }
+            let stop = listen_for_signals()?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let ended = runtime.block_on(run(up, stop));
+            // Statements that run are cut off, as at a loss of power; whatever waited for them has had its time.
+            runtime.shutdown_background();
+            ended
+        }
         Action::Build { from } => build(&from),
     }
 }
 
-async fn run(up: Up) -> Result<()> {
-    if !up.skip_build {
-        build(&up.from)?;
-    }
+async fn run(up: Up, mut stop: watch::Receiver<bool>) -> Result<()> {
     let beside = up.from.parent().unwrap_or(Path::new("")).join(".spin");
     let mut options = Options::new(up.state_dir.unwrap_or(beside));
     options.variables = up.variable.into_iter().collect();
+    options.trigger_timeout = Duration::from_secs(up.trigger_timeout);
     options.reuse.max_instance_reuse_count = up.max_instance_reuse_count.max(1);
     options.reuse.max_instance_concurrent_reuse_count = up.max_instance_concurrent_reuse_count.max(1);
     options.reuse.accepting_instances = up.accepting_instances;
@@ -121,36 +135,53 @@ async fn run(up: Up) -> Result<()> {
     println!("  curl {base}/v1/metrics");
     println!();
 
-    let failure = tokio::select! {
-        failure = running.failed() => Some(failure),
-        () = asked_to_stop() => None,
-    };
-    match failure {
-        Some(failure) => failure,
-        None => {
+    tokio::select! {
+        failure = running.failed() => failure,
+        _ = stop.wait_for(|stop| *stop) => {
             println!("stopping: requests in flight come to their end; once more to stop at once");
-            tokio::select! {
-                stopped = running.stop() => stopped,
-                () = asked_to_stop() => std::process::exit(130),
-            }
+            running.stop().await
         }
     }
 }
 
-/// Waits for SIGINT or, where there is one, SIGTERM.
-async fn asked_to_stop() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+/// Tells of the first SIGINT or SIGTERM; at the second the process ends at once. They are waited for on a thread that
+/// does nothing else, so that this works whatever the other threads do.
+fn listen_for_signals() -> Result<watch::Receiver<bool>> {
+    let (tell, stop) = watch::channel(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::new()?
+    };
+    let listen = move || {
+        runtime.block_on(async {
+            signals.next().await;
+            tell.send_replace(true);
+            signals.next().await;
+        });
+        std::process::exit(130);
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listen)?;
+    Ok(stop)
+}
+
+/// The signals that ask the process to stop: SIGINT (Ctrl+C) and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 /// Runs the manifest's build commands, once the compiler has their target.

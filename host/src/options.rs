@@ -62,6 +62,9 @@ pub struct Options {
     pub variables: BTreeMap<String, String>,
     /// How instances are used.
     pub reuse: Reuse,
+    /// How long a call of a cron or timer trigger may take before its instance is dropped. A worker that holds leases
+    /// needs longer than these, so that a slow call loses its lease before its life.
+    pub trigger_timeout: Duration,
     /// The time.
     pub clock: Clock,
     /// Decides about the components' calls.
@@ -75,6 +78,9 @@ pub struct Options {
 }
 
 impl Options {
+    /// Longer than calls that work take, by far: Spin has no such limit.
+    pub const DEFAULT_TRIGGER_TIMEOUT: Duration = Duration::from_secs(60);
+
     /// The defaults, with the data in `state_dir`.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -82,6 +88,7 @@ impl Options {
             key_value: KeyValueLocation::Memory,
             variables: BTreeMap::new(),
             reuse: Reuse::default(),
+            trigger_timeout: Self::DEFAULT_TRIGGER_TIMEOUT,
             clock: Clock::System,
             hook: None,
             single_threaded: false,

@@ -8,10 +8,11 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use wasmtime::Store;
 
 use crate::clock::Clock;
 use crate::component::{Component, InstanceState};
-use crate::triggers::{MAX_OVERLAPPING_CALLS, until_stopped};
+use crate::triggers::{Caller, MAX_OVERLAPPING_CALLS, until_stopped};
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -30,11 +31,12 @@ pub(crate) struct CronSchedule {
     cron: Cron,
     component: Arc<Component>,
     door: CronPre<InstanceState>,
+    caller: Caller,
     clock: Clock,
 }
 
 impl CronSchedule {
-    pub fn new(expression: &str, component: Arc<Component>, clock: Clock) -> Result<Self> {
+    pub fn new(expression: &str, component: Arc<Component>, caller: Caller, clock: Clock) -> Result<Self> {
         let cron = CronParser::builder()
             .seconds(Seconds::Required)
             .build()
@@ -43,7 +45,7 @@ impl CronSchedule {
         let door = CronPre::new(component.pre())
             .map_err(anyhow::Error::from)
             .with_context(|| format!("component {:?} has no door for the cron trigger", component.name))?;
-        Ok(Self { cron, component, door, clock })
+        Ok(Self { cron, component, door, caller, clock })
     }
 
     fn now(&self) -> DateTime<Utc> {
@@ -51,7 +53,7 @@ impl CronSchedule {
         DateTime::from_timestamp(wall.as_secs() as i64, wall.subsec_nanos()).unwrap_or_default()
     }
 
-    /// Runs until `stop` says so; calls under way then have until the host ends.
+    /// Runs until `stop` says so, then waits for the calls under way.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let this = Arc::new(self);
         let mut calls = JoinSet::new();
@@ -66,7 +68,7 @@ impl CronSchedule {
             if until_stopped(&mut stop, tokio::time::sleep(wait)).await.is_none() {
                 break;
             }
-            // What has ended is let go of.
+            // Forgets those that have ended.
             while calls.try_join_next().is_some() {}
             if calls.len() >= MAX_OVERLAPPING_CALLS {
                 tracing::warn!("{} calls of {} have not ended; this one is left out", calls.len(), this.component.name);
@@ -84,17 +86,15 @@ impl CronSchedule {
     }
 
     async fn call(&self, timestamp: i64) {
-        let outcome: wasmtime::Result<Result<(), CronError>> = async {
-            let mut store = self.component.new_store();
+        let metadata = Metadata { timestamp: timestamp.unsigned_abs() };
+        let call = |mut store: Store<InstanceState>| async move {
             let instance = self.door.instantiate_async(&mut store).await?;
-            let metadata = Metadata { timestamp: timestamp.unsigned_abs() };
             store.run_concurrent(async |accessor| instance.call_handle_cron_event(accessor, metadata).await).await?
-        }
-        .await;
-        match outcome {
+        };
+        match self.caller.call(&self.component, call).await {
             Ok(Ok(())) => {}
             Ok(Err(CronError::Other(error))) => tracing::error!("{}: {error}", self.component.name),
-            Err(error) => tracing::error!("{} failed: {error:?}", self.component.name),
+            Err(error) => tracing::error!("a call of {} by the cron trigger failed: {error}", self.component.name),
         }
     }
 }

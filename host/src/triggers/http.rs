@@ -29,14 +29,15 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView};
 
 use crate::component::{Component, InstanceState};
-use crate::options::Reuse;
+use crate::engine::Sharing;
+use crate::options::{Options, Reuse};
 
 /// How long an idle client may take to send the head of its next request; it frees what dead clients hold.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest body that is waited for before its request is handed over, in bytes: an order of some hundred items.
 const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
 /// How long requests in flight have to end when the host stops.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(7);
 /// How long a request may take. Components answer in seconds, so one that takes longer waits for the rest of a
 /// body that does not come; its instance is used no more.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -66,7 +67,8 @@ pub(crate) struct HttpServer {
 
 impl HttpServer {
     /// `routes` are those of the manifest, each with its component.
-    pub fn new(routes: Vec<(String, Arc<Component>)>, reuse: Reuse) -> Result<Self> {
+    pub fn new(routes: Vec<(String, Arc<Component>)>, options: &Options) -> Result<Self> {
+        let reuse = options.reuse;
         let mut built = Vec::new();
         let accepting = reuse.accepting_instances.max(1);
         // Every place can be taken, however few instances there are to be.
@@ -79,7 +81,11 @@ impl HttpServer {
             let service = ServicePre::new(component.pre()).map_err(anyhow::Error::from)?;
             let places = || Arc::new(Semaphore::new(accepting));
             let places = Places { empty: places(), entries: places() };
-            let state = ComponentInstances { component, service, reuse, places, permits: permits.clone() };
+            let sharing = match options.single_threaded {
+                true => Sharing::Replayed { suspended_after: None },
+                false => Sharing::Yield,
+            };
+            let state = ComponentInstances { component, service, sharing, reuse, places, permits: permits.clone() };
             let handler = ProxyHandler::new(state);
             built.push(Route { path, and_below, handler });
         }
@@ -277,6 +283,7 @@ impl Drop for Place {
 struct ComponentInstances {
     component: Arc<Component>,
     service: ServicePre<InstanceState>,
+    sharing: Sharing,
     reuse: Reuse,
     places: Places,
     /// One for each instance that there may be.
@@ -298,7 +305,7 @@ impl HandlerState for ComponentInstances {
             waits: AtomicBool::new(true),
         });
         let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let mut store = self.component.new_store();
+        let mut store = self.component.new_store(self.sharing.clone());
         let proxy = Proxy::P3(self.service.instantiate_async(&mut store).await?);
         Ok(Instance {
             store,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
+use wasmtime::Store;
 
 use crate::component::{Component, InstanceState};
-use crate::triggers::until_stopped;
+use crate::triggers::{CallError, Caller, until_stopped};
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -19,31 +20,42 @@ mod bindings {
 
 use bindings::TimerPre;
 
-/// Calls a component again and again, with a pause after each call. As on Spin, a trap ends the trigger, and
-/// the application with it.
+/// Calls a component again and again, with a pause after each call.
+///
+/// As on Spin, a trap ends the trigger, and the application with it. A call that times out does not: Spin, which has no
+/// time-out, would wait for it for ever, and the time-out is there so that the next call comes.
 pub(crate) struct TimerSchedule {
     interval: Duration,
     component: Arc<Component>,
     door: TimerPre<InstanceState>,
+    caller: Caller,
 }
 
 impl TimerSchedule {
-    pub fn new(interval: Duration, component: Arc<Component>) -> Result<Self> {
+    pub fn new(interval: Duration, component: Arc<Component>, caller: Caller) -> Result<Self> {
         let door = TimerPre::new(component.pre())
             .map_err(anyhow::Error::from)
             .with_context(|| format!("component {:?} has no door for the timer trigger", component.name))?;
-        Ok(Self { interval, component, door })
+        Ok(Self { interval, component, door, caller })
     }
 
     /// Runs until `stop` says so.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
         while until_stopped(&mut stop, tokio::time::sleep(self.interval)).await.is_some() {
-            let mut store = self.component.new_store();
-            let call = async {
-                let instance = self.door.instantiate_async(&mut store).await?;
+            let door = &self.door;
+            let call = |mut store: Store<InstanceState>| async move {
+                let instance = door.instantiate_async(&mut store).await?;
                 instance.call_handle_timer_request(&mut store).await
             };
-            call.await.map_err(anyhow::Error::from).with_context(|| format!("{} failed", self.component.name))?;
+            let name = &self.component.name;
+            let Some(called) = until_stopped(&mut stop, self.caller.call(&self.component, call)).await else { break };
+            match called {
+                Ok(()) => {}
+                Err(error @ CallError::TimedOut(_)) => {
+                    tracing::error!("a call of {name} by the timer trigger failed: {error}");
+                }
+                Err(error @ CallError::Trapped(_)) => bail!("a call of {name} by the timer trigger failed: {error}"),
+            }
         }
         Ok(())
     }
