@@ -97,6 +97,12 @@ fn project() -> &'static Path {
 }
 
 fn run(command: &mut Command) -> String {
+    // Cargo sets these for tests, and would then build anew whatever looks at them (ring), and all that is above it.
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+    {
+        command.env_remove(name);
+    }
     let output = command.current_dir(project()).stderr(Stdio::inherit()).output().expect("the command can be run");
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{command:?} failed: {stdout}");
@@ -112,8 +118,8 @@ pub struct Setup<'a> {
     pub test_processor: bool,
     /// Flags for `cargo up`; Spin does not get them.
     pub host_flags: &'a [&'a str],
-    /// The hard limit for open files, where it is not to be that of the test.
-    pub max_open_files: Option<u64>,
+    /// Arguments for the shell's `ulimit`, where the limits are not to be those of the test.
+    pub limits: &'a str,
 }
 
 /// The system under test: a server process (and, on Spin, its triggers) on data of its own.
@@ -122,7 +128,7 @@ pub struct System {
     variables: Vec<(&'static str, String)>,
     manifest: PathBuf,
     host_flags: Vec<String>,
-    max_open_files: Option<u64>,
+    limits: String,
     state: TempDir,
     process: Option<Child>,
     client: reqwest::Client,
@@ -150,7 +156,7 @@ impl System {
             variables: setup.variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
             manifest,
             host_flags: setup.host_flags.iter().map(|flag| (*flag).to_owned()).collect(),
-            max_open_files: setup.max_open_files,
+            limits: setup.limits.to_owned(),
             state: tempfile::tempdir().expect("there is room for temporary files"),
             process: None,
             client: reqwest::Client::builder().timeout(PATIENCE).build().expect("a client can be made"),
@@ -175,14 +181,10 @@ impl System {
                 Path::new("spin")
             }
         };
-        let mut command = match self.max_open_files {
-            Some(limit) => {
-                let mut command = Command::new("sh");
-                command.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
+        // A shell that has nothing to limit is replaced by the program all the same.
+        let limit = if self.limits.is_empty() { ":".to_owned() } else { format!("ulimit {}", self.limits) };
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]).arg(program);
         command.args(arguments).args(["--state-dir", state, "--from"]).arg(&self.manifest);
         for (name, value) in &self.variables {
             command.env(format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase()), value);
