@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::fallible_iterator::FallibleIterator as _;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use wasmtime::Result;
 use wasmtime::component::{Accessor, FutureReader, HasData, Linker, Resource, ResourceTable, StreamReader};
@@ -185,9 +186,30 @@ fn io(error: rusqlite::Error) -> Error {
 }
 
 fn connect(database: Arc<Database>) -> rusqlite::Result<Connection> {
-    let sqlite = rusqlite::Connection::open(&database.path)?;
+    let mut sqlite = rusqlite::Connection::open(&database.path)?;
     sqlite.busy_timeout(BUSY_TIMEOUT)?;
+    sqlite.authorizer(Some(|context: AuthContext<'_>| authorize(&context.action)))?;
     Ok(Connection(Arc::new(Opened { sqlite: Mutex::new(sqlite), permit: Arc::default(), database })))
+}
+
+/// Keeps statements to the database's own file.
+///
+/// As on Spin (its PR #3503), `ATTACH` may name a temporary database or one in memory, and no file. `VACUUM INTO` attaches
+/// its target and is refused the same way. Beyond Spin, a name that is not a literal is refused, since the authorizer
+/// does not learn it, and so is moving temporary files to another folder. (`load_extension` is off in SQLite itself.)
+fn authorize(action: &AuthAction<'_>) -> Authorization {
+    match action {
+        AuthAction::Attach { filename: "" | ":memory:" } => Authorization::Allow,
+        AuthAction::Attach { .. } | AuthAction::Unknown { code: rusqlite::ffi::SQLITE_ATTACH, .. } => {
+            Authorization::Deny
+        }
+        AuthAction::Pragma { pragma_name, .. } if is_folder_pragma(pragma_name) => Authorization::Deny,
+        _ => Authorization::Allow,
+    }
+}
+
+fn is_folder_pragma(name: &str) -> bool {
+    ["temp_store_directory", "data_store_directory"].iter().any(|pragma| name.eq_ignore_ascii_case(pragma))
 }
 
 fn query(connection: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> rusqlite::Result<QueryResult> {
@@ -342,6 +364,54 @@ mod tests {
         assert!(matches!(pragma("synchronous"), Value::Integer(2)));
         assert!(matches!(pragma("foreign_keys"), Value::Integer(1)));
         assert!(matches!(pragma("busy_timeout"), Value::Integer(5_000)));
+    }
+
+    #[test]
+    fn statements_reach_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = connect(Arc::new(Database::new(folder.path().join("x.db"), false))).unwrap();
+        let connection = connection.0.sqlite.lock().unwrap();
+        let run = |sql: &str, parameters: &[Value]| query(&connection, sql, parameters).map(drop);
+        run("CREATE TABLE a (x)", &[]).unwrap();
+        let other = folder.path().join("other.db").to_str().unwrap().to_owned();
+        rusqlite::Connection::open(folder.path().join("there.db"))
+            .unwrap()
+            .execute_batch("CREATE TABLE b (x)")
+            .unwrap();
+        let there = folder.path().join("there.db").to_str().unwrap().to_owned();
+        let folder_name = folder.path().to_str().unwrap();
+        for sql in [
+            format!("ATTACH '{other}' AS other"),
+            format!("ATTACH '{there}' AS other"),
+            format!("ATTACH 'file:{there}?mode=ro' AS other"),
+            format!("ATTACH '{there}' || '' AS other"),
+            format!("ATTACH (SELECT '{there}') AS other"),
+            format!("VACUUM INTO '{other}'"),
+            format!("VACUUM INTO 'file:{other}'"),
+            format!("VACUUM INTO '{other}' || ''"),
+            format!("PRAGMA temp_store_directory = '{folder_name}'"),
+            format!("PRAGMA Data_Store_Directory = '{folder_name}'"),
+            format!("SELECT load_extension('{other}')"),
+            format!("SELECT writefile('{other}', 'x')"),
+            format!("SELECT readfile('{there}')"),
+            format!("CREATE VIRTUAL TABLE c USING csv(filename = '{there}')"),
+        ] {
+            assert!(run(&sql, &[]).is_err(), "{sql}");
+        }
+        for sql in ["ATTACH ?1 AS other", "VACUUM INTO ?1"] {
+            assert!(run(sql, &[Value::Text(other.clone())]).is_err(), "{sql}");
+        }
+        assert!(!std::fs::exists(&other).unwrap());
+        assert!(query(&connection, "SELECT * FROM other.b", &[]).is_err());
+        // What stays inside is allowed.
+        for sql in ["VACUUM", "ATTACH ':memory:' AS memory", "ATTACH '' AS temporary", "CREATE TEMP TABLE d (x)"] {
+            run(sql, &[]).unwrap();
+        }
+        // With the schema writable, it is still the schema of this file.
+        run("PRAGMA writable_schema = ON", &[]).unwrap();
+        run("INSERT INTO sqlite_schema VALUES ('table', 'e', 'e', 0, 'CREATE VIRTUAL TABLE e USING csv(x)')", &[])
+            .unwrap();
+        assert!(query(&connection, "SELECT * FROM e", &[]).is_err());
     }
 
     #[test]

@@ -205,7 +205,7 @@ mod tests {
         assert!(!is_ready(room.as_mut()).await);
         assert!(is_ready(open[0].told_to_close()).await);
         open.remove(0);
-        room.await;
+        drop(room.await);
         drop((second_busy, third_busy));
     }
 }
