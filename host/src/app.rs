@@ -26,6 +26,7 @@ use crate::interfaces::sqlite::Database;
 use crate::interfaces::{key_value, outbound_http, sqlite, variables, wasi};
 use crate::manifest::{self, Manifest};
 use crate::options::{KeyValueLocation, Options};
+use crate::state_dir;
 use crate::triggers::cron::CronSchedule;
 use crate::triggers::http::HttpServer;
 use crate::triggers::timer::TimerSchedule;
@@ -75,12 +76,16 @@ impl App {
         compiled: BTreeMap<String, InstancePre<InstanceState>>,
         options: Options,
     ) -> Result<Self> {
-        std::fs::create_dir_all(&options.state_dir)
-            .with_context(|| format!("cannot make the folder {}", options.state_dir.display()))?;
+        state_dir::make_private(&options.state_dir)?;
+        state_dir::make_database_private(&options.database())?;
         let variables = manifest.resolve_variables(&options.variables)?;
         let key_value = match &options.key_value {
             KeyValueLocation::Memory => KeyValueStore::memory(),
-            KeyValueLocation::File => KeyValueStore::file(&options.state_dir.join("sqlite_key_value.db"))?,
+            KeyValueLocation::File => {
+                let path = options.state_dir.join("sqlite_key_value.db");
+                state_dir::make_database_private(&path)?;
+                KeyValueStore::file(&path)?
+            }
             KeyValueLocation::Given(store) => store.clone(),
         };
         let random = options.random_seed.map(|seed| Arc::new(Mutex::new(StdRng::seed_from_u64(seed))));

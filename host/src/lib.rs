@@ -15,6 +15,7 @@ mod host_calls;
 mod interfaces;
 mod manifest;
 mod options;
+mod state_dir;
 mod triggers;
 
 pub use app::{App, DrivenApp, RunningApp};
