@@ -126,6 +126,28 @@ async fn the_usual_limit_for_files_is_raised() {
     }
 }
 
+#[tokio::test]
+async fn the_host_serves_nothing_when_a_component_says_that_it_cannot() {
+    system::build();
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(project.join("target"), folder.path().join("target")).unwrap();
+    let manifest = std::fs::read_to_string(project.join("spin.toml")).unwrap();
+    // Without the path that it has, if it has one: this test asks for paths of its own.
+    let lines = manifest.lines().filter(|line| !line.contains("tool.host") && !line.starts_with("ready_path"));
+    let manifest = lines.map(|line| format!("{line}\n")).collect::<String>();
+    let start = async |ready_path: &str| {
+        let path = folder.path().join("spin.toml");
+        let ready = format!("\n[component.order-api.tool.host]\nready_path = \"{ready_path}\"\n");
+        std::fs::write(&path, format!("{manifest}{ready}")).unwrap();
+        let app = App::load(&path, Options::new(folder.path().join("state"))).unwrap();
+        app.start("127.0.0.1:0".parse().unwrap()).await
+    };
+    start("/v1/metrics").await.unwrap().stop().await.unwrap();
+    let error = start("/v1/orders/missing").await.err().expect("404 is a refusal").to_string();
+    assert!(error.starts_with("component \"order-api\" cannot serve: ") && !error.contains('{'), "{error}");
+}
+
 /// Holds the insertion of an order up, once.
 #[derive(Default)]
 struct HoldsUp(AtomicBool);

@@ -150,7 +150,11 @@ impl App {
         Ok(DrivenApp { server: self.server()?, crons: self.crons(&Caller::new(&self.options))? })
     }
 
-    /// Binds `listen` and starts all triggers in the background of the current tokio runtime.
+    /// Asks the components with a `ready_path` whether they can serve, then binds `listen` and starts all triggers in
+    /// the background of the current tokio runtime.
+    ///
+    /// # Errors
+    /// A component says that it cannot serve, or `listen` is taken.
     pub async fn start(&self, listen: SocketAddr) -> Result<RunningApp> {
         let caller = Caller::new(&self.options);
         let crons = self.crons(&caller)?;
@@ -160,6 +164,11 @@ impl App {
             timers.push(TimerSchedule::new(interval, self.component(&trigger.component), caller.clone())?);
         }
         let server = self.server()?;
+        for (name, component) in &self.manifest.components {
+            if let Some(ready_path) = &component.tool.host.ready_path {
+                server.check_ready(name, ready_path).await?;
+            }
+        }
         let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
         let address = listener.local_addr()?;
 

@@ -137,6 +137,26 @@ pub struct Component {
     pub dependencies_inherit_configuration: bool,
     /// How it is built.
     pub build: Option<Build>,
+    /// `[component.<id>.tool]`, which Spin ignores.
+    #[serde(default)]
+    pub tool: Tools,
+}
+
+/// Settings for tools; those of others are ignored.
+#[derive(Debug, Default, Deserialize)]
+pub struct Tools {
+    /// `[component.<id>.tool.host]`: this host's own.
+    #[serde(default)]
+    pub host: HostSettings,
+}
+
+/// What this host does beyond Spin for a component.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostSettings {
+    /// A path that the component answers 2xx when it can serve. It is asked before anything is served: 503 is logged, and
+    /// with any other status the application does not start.
+    pub ready_path: Option<String>,
 }
 
 /// A component that provides an interface.
@@ -207,6 +227,12 @@ impl Manifest {
                 "the route {:?} is neither a path nor a path with /... at its end",
                 trigger.route
             );
+        }
+        for (name, component) in &manifest.components {
+            let Some(ready_path) = &component.tool.host.ready_path else { continue };
+            ensure!(ready_path.starts_with('/'), "the ready_path {ready_path:?} of component {name:?} is not a path");
+            let has_route = triggers.http.iter().any(|trigger| trigger.component == *name);
+            ensure!(has_route, "component {name:?} has a ready_path and no HTTP trigger");
         }
         for trigger in &triggers.timer {
             ensure!(trigger.interval_secs > 0, "interval_secs must be 1 or more");
@@ -293,6 +319,9 @@ mod tests {
             ("[[trigger.timer]]\ninterval_secs = 0\ncomponent = \"a\"", "interval_secs"),
             ("[[trigger.timer]]\ninterval_secs = 1\ncomponent = \"b\"", "\"b\""),
             ("sqlite_databases = [\"other\"]", "\"other\""),
+            ("[component.a.tool.host]\nready = 1", "ready"),
+            ("[component.a.tool.host]\nready_path = \"x\"", "\"x\""),
+            ("[component.b]\nsource = \"b\"\n[component.b.tool.host]\nready_path = \"/x\"", "no HTTP trigger"),
             ("[component.a.dependencies]\n\"x:y/z\" = { path = \"b.wasm\" }", "dependencies_inherit_configuration"),
             ("[component.a.dependencies]\n\"x:y/z\" = { registry = \"r\" }", "registry"),
         ] {
@@ -300,6 +329,9 @@ mod tests {
             assert!(format!("{error:#}").contains(word), "{addition}: {error:#}");
         }
         assert!(Manifest::parse(MINIMAL).is_ok());
+        let tools = "[component.a.tool.other]\nx = 1\n[component.a.tool.host]\nready_path = \"/readyz\"";
+        let manifest = Manifest::parse(&format!("{MINIMAL}\n{tools}")).unwrap();
+        assert_eq!(manifest.components["a"].tool.host.ready_path.as_deref(), Some("/readyz"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod connections;
 mod instances;
 mod problem;
+mod readiness;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,12 +12,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -34,6 +35,7 @@ use crate::triggers::until_stopped;
 use connections::{Busy, Connection, Connections};
 use instances::HttpComponent;
 use problem::{problem, response};
+use readiness::{Readiness, judge};
 
 /// How long an idle client may take to send the head of its next request; it frees what dead clients hold.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -163,6 +165,33 @@ impl HttpServer {
                 () = connection.told_to_close() => tracing::debug!("an idle connection makes room for a new one"),
             }
         });
+    }
+
+    /// Asks a component, in process, whether it can serve: `GET ready_path`.
+    ///
+    /// # Errors
+    /// It cannot, for a reason that does not pass by itself.
+    pub async fn check_ready(&self, component: &str, ready_path: &str) -> Result<()> {
+        let route = self.routes.iter().find(|route| route.component.name() == component);
+        let route = route.with_context(|| format!("component {component:?} has no route"))?;
+        let request = Request::get(format!("http://localhost{ready_path}")).header(HOST, "localhost");
+        let request = request.body(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync())?;
+        let failed = || format!("component {component:?} failed when it was asked whether it is ready");
+        let response = route.component.answer(request).await.map_err(anyhow::Error::from).with_context(failed)?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_BUFFER_BYTES)
+            .collect()
+            .await
+            .map_err(|error| anyhow!(error))
+            .with_context(failed)?;
+        match judge(head.status, &body.to_bytes()) {
+            Readiness::Ready => Ok(()),
+            Readiness::NotYet(reason) => {
+                tracing::warn!("{component} is not ready yet: {reason}");
+                Ok(())
+            }
+            Readiness::Refused(reason) => bail!("component {component:?} cannot serve: {reason}"),
+        }
     }
 
     /// Answers a request that came in at `local`.
