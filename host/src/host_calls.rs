@@ -24,6 +24,11 @@ impl HostCalls {
         &self.component
     }
 
+    /// Whether all is done on the caller's thread.
+    pub fn single_threaded(&self) -> bool {
+        self.single_threaded
+    }
+
     /// What is to happen to a call.
     pub fn fate(&self, kind: CallKind, subject: &str) -> Fate {
         match &self.hook {

@@ -9,9 +9,11 @@ mod write_queue;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rusqlite::ErrorCode;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -63,6 +65,11 @@ impl HasData for Sqlite {
 
 /// How long a connection waits to write: SQLite's busy timeout, as Spin and rusqlite set it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement may keep the thread of its caller: as long as a guest that computes.
+const LOOKUP_TIME: Duration = Duration::from_millis(10);
+/// How many steps of SQLite's virtual machine pass from one look at a statement's limit to the next: well under a
+/// millisecond.
+const STEPS_BETWEEN_LOOKS: i32 = 10_000;
 /// How many statements are remembered; components have a few dozen.
 const MAX_STATEMENTS: usize = 1_000;
 
@@ -106,7 +113,9 @@ impl Connection {
     }
 
     /// Runs a statement. One that only reads runs on the caller's thread when it `may_block` it: a lookup takes
-    /// less time than handing it to another thread and back.
+    /// less time than handing it to another thread and back. One that takes longer begins anew on another thread.
+    ///
+    /// Dropping the future interrupts the statement, so that one that never ends keeps neither thread nor permit.
     async fn execute(
         &self,
         calls: &HostCalls,
@@ -121,20 +130,25 @@ impl Connection {
             let has_permit = held.is_some();
             let only_reads = !has_permit && self.only_reads(calls, &sql).await;
             if only_reads && may_block {
-                return self.0.query(&sql, &parameters, &mut held).0;
+                match self.0.query(&sql, &parameters, &mut held, on_this_thread(calls)).0 {
+                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {}
+                    done => return done.map_err(io),
+                }
             }
+            let caller = Caller::default();
+            let limit = Limit::Caller(caller.0.clone());
             let (opened, sql, queue) = (self.0.clone(), sql.clone(), &self.0.database.write_queue);
             let outcome = match has_permit || only_reads {
-                true => queue.run_now(move || opened.query(&sql, &parameters, &mut held)).await,
+                true => queue.run_now(move || opened.query(&sql, &parameters, &mut held, limit)).await,
                 false => {
                     let run = move |permit| {
                         *held = Some(permit);
-                        opened.query(&sql, &parameters, &mut held)
+                        opened.query(&sql, &parameters, &mut held, limit)
                     };
                     queue.run_with_permit(BUSY_TIMEOUT, run).await
                 }
             };
-            outcome.unwrap_or_else(|not_run| Err(Error::Io(not_run.to_string())))
+            outcome.map_or_else(|not_run| Err(Error::Io(not_run.to_string())), |done| done.map_err(io))
         };
         calls.carry_out(CallKind::SqliteExecute, &sql, Error::Io, work).await
     }
@@ -160,6 +174,44 @@ impl Connection {
     }
 }
 
+/// When a statement that runs is to be interrupted.
+enum Limit {
+    /// Never.
+    None,
+    /// At this time.
+    Time(Instant),
+    /// When whoever asked for it is gone: its instance was dropped, after its time-out for instance.
+    Caller(Arc<AtomicBool>),
+}
+
+impl Limit {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Time(end) => Instant::now() >= *end,
+            Self::Caller(is_gone) => is_gone.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// How long a statement may run on the thread of its caller; in a run that is replayed, real time decides nothing.
+fn on_this_thread(calls: &HostCalls) -> Limit {
+    match calls.single_threaded() {
+        true => Limit::None,
+        false => Limit::Time(Instant::now() + LOOKUP_TIME),
+    }
+}
+
+/// Whoever waits for a statement. It notes when this is dropped.
+#[derive(Default)]
+struct Caller(Arc<AtomicBool>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Opened {
     /// Runs a statement with the permit that is `held`, if any. Returns the permit unless a transaction is open,
     /// which keeps it.
@@ -168,11 +220,13 @@ impl Opened {
         sql: &str,
         parameters: &[Value],
         held: &mut Option<WritePermit>,
-    ) -> (Result<QueryResult, Error>, Option<WritePermit>) {
-        let sqlite = self.sqlite.lock().expect("no query panics");
+        limit: Limit,
+    ) -> (rusqlite::Result<QueryResult>, Option<WritePermit>) {
+        let mut sqlite = self.sqlite.lock().expect("no query panics");
         // Should this panic, the permit is released too.
         let permit = held.take();
-        let outcome = query(&sqlite, sql, parameters).map_err(io);
+        let limited = sqlite.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || limit.is_over()));
+        let outcome = limited.and_then(|()| query(&sqlite, sql, parameters));
         if sqlite.is_autocommit() {
             return (outcome, permit);
         }
@@ -420,6 +474,29 @@ mod tests {
         query(&connection, "CREATE TABLE a (x); CREATE TABLE b (x)", &[]).unwrap();
         let tables = query(&connection, "SELECT name FROM sqlite_schema", &[]).unwrap();
         assert_eq!(tables.rows.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_never_ends_stops_nobody_and_ends_with_its_caller() {
+        const ENDLESS: &str = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)";
+        let folder = tempfile::tempdir().unwrap();
+        let database = Arc::new(Database::new(folder.path().join("x.db"), false));
+        let [one, other] = [(); 2].map(|()| connect(database.clone()).unwrap());
+        let calls = HostCalls::new("test".to_owned(), None, false);
+        let run = async |connection: &Connection, sql: &str, may_block: bool| {
+            connection.execute(&calls, sql.to_owned(), Vec::new(), may_block).await.unwrap().map(drop)
+        };
+        run(&other, "CREATE TABLE a (x)", true).await.unwrap();
+        for may_block in [true, false] {
+            for sql in [format!("{ENDLESS} SELECT count(*) FROM n"), format!("INSERT INTO a {ENDLESS} SELECT x FROM n")]
+            {
+                // The timer is on this thread too.
+                let cut_off = tokio::time::timeout(Duration::from_millis(50), run(&one, &sql, may_block)).await;
+                assert!(cut_off.is_err(), "{sql}");
+                run(&other, "DELETE FROM a", may_block).await.unwrap();
+                run(&one, "SELECT * FROM a", may_block).await.unwrap();
+            }
+        }
     }
 
     #[tokio::test]
