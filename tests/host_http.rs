@@ -1,5 +1,6 @@
 //! What the host does with connections and requests before a component sees them.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,6 +109,22 @@ async fn five_thousand_idle_connections_stop_no_order() {
     last.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
     assert_eq!(system.settled().await["orders_by_status"]["Completed"], 10);
+}
+
+#[tokio::test]
+async fn nobody_else_can_read_the_orders() {
+    if system::on_spin() {
+        return;
+    }
+    let system = System::start().await;
+    assert_eq!(system.post("/v1/orders", &order("x")).await.status, 202);
+    let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+    assert_eq!(mode(system.state_dir()), 0o700);
+    let files: Vec<_> = std::fs::read_dir(system.state_dir()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 3, "a database in WAL mode has files beside it: {files:?}");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `spin.toml`, as far as this host can run it. Whatever else stands in a manifest is refused, never ignored.
+//! `spin.toml`, as far as this host can run it. Anything else in a manifest is refused, never ignored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -114,7 +114,7 @@ pub struct Component {
     pub source: PathBuf,
     #[serde(default, rename = "description")]
     _description: String,
-    /// Values of its variables; `{{ name }}` stands for an application variable.
+    /// Values of its variables; `{{ name }}` is replaced by an application variable.
     #[serde(default)]
     pub variables: BTreeMap<String, String>,
     /// Its environment variables.

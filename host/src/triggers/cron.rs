@@ -30,7 +30,7 @@ use bindings::spin::cron::cron_types::{Error as CronError, Metadata};
 pub(crate) struct CronSchedule {
     cron: Cron,
     component: Arc<Component>,
-    door: CronPre<InstanceState>,
+    exports: CronPre<InstanceState>,
     caller: Caller,
     clock: Clock,
 }
@@ -42,10 +42,10 @@ impl CronSchedule {
             .build()
             .parse(expression)
             .with_context(|| format!("the cron expression {expression:?} is not one of six fields"))?;
-        let door = CronPre::new(component.pre())
+        let exports = CronPre::new(component.pre())
             .map_err(anyhow::Error::from)
-            .with_context(|| format!("component {:?} has no door for the cron trigger", component.name))?;
-        Ok(Self { cron, component, door, caller, clock })
+            .with_context(|| format!("component {:?} does not export what the cron trigger calls", component.name))?;
+        Ok(Self { cron, component, exports, caller, clock })
     }
 
     fn now(&self) -> DateTime<Utc> {
@@ -88,7 +88,7 @@ impl CronSchedule {
     async fn call(&self, timestamp: i64) {
         let metadata = Metadata { timestamp: timestamp.unsigned_abs() };
         let call = |mut store: Store<InstanceState>| async move {
-            let instance = self.door.instantiate_async(&mut store).await?;
+            let instance = self.exports.instantiate_async(&mut store).await?;
             store.run_concurrent(async |accessor| instance.call_handle_cron_event(accessor, metadata).await).await?
         };
         match self.caller.call(&self.component, call).await {

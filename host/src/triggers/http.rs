@@ -43,7 +43,7 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// How much of a connection's requests and responses is buffered in each direction, in bytes.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
-/// The longest body that is waited for before its request is handed over, in bytes: an order of some hundred items.
+/// The longest body that is read before its request is handed over, in bytes: an order of some hundred items.
 const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
 /// How long requests in flight have to end when the host stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(7);

@@ -27,24 +27,24 @@ use bindings::TimerPre;
 pub(crate) struct TimerSchedule {
     interval: Duration,
     component: Arc<Component>,
-    door: TimerPre<InstanceState>,
+    exports: TimerPre<InstanceState>,
     caller: Caller,
 }
 
 impl TimerSchedule {
     pub fn new(interval: Duration, component: Arc<Component>, caller: Caller) -> Result<Self> {
-        let door = TimerPre::new(component.pre())
+        let exports = TimerPre::new(component.pre())
             .map_err(anyhow::Error::from)
-            .with_context(|| format!("component {:?} has no door for the timer trigger", component.name))?;
-        Ok(Self { interval, component, door, caller })
+            .with_context(|| format!("component {:?} does not export what the timer trigger calls", component.name))?;
+        Ok(Self { interval, component, exports, caller })
     }
 
     /// Runs until `stop` says so.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
         while until_stopped(&mut stop, tokio::time::sleep(self.interval)).await.is_some() {
-            let door = &self.door;
+            let exports = &self.exports;
             let call = |mut store: Store<InstanceState>| async move {
-                let instance = door.instantiate_async(&mut store).await?;
+                let instance = exports.instantiate_async(&mut store).await?;
                 instance.call_handle_timer_request(&mut store).await
             };
             let name = &self.component.name;
