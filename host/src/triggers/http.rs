@@ -33,7 +33,7 @@ use crate::engine::Sharing;
 use crate::options::Options;
 use crate::triggers::until_stopped;
 use connections::{Busy, Connection, Connections};
-use instances::HttpComponent;
+use instances::{HttpComponent, REQUEST_TIMEOUT};
 use problem::{problem, response};
 use readiness::{Readiness, judge};
 
@@ -47,9 +47,6 @@ const MAX_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
 /// How long requests in flight have to end when the host stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(7);
-/// How long a request may take. Components answer in seconds, so one that takes longer waits for the rest of a
-/// body that does not come; its instance is used no more.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A route and the component behind it.
 struct Route {

@@ -21,7 +21,10 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 use crate::component::{Component, InstanceState};
 use crate::engine::Sharing;
 use crate::options::Reuse;
-use crate::triggers::http::REQUEST_TIMEOUT;
+
+/// How long a request may take. Components answer in seconds, so one that takes longer waits for the rest of a
+/// body that does not come; its instance is used no more.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A component that answers requests.
 pub struct HttpComponent(ProxyHandler<Instances>);
