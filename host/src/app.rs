@@ -27,10 +27,10 @@ use crate::interfaces::{key_value, outbound_http, sqlite, variables, wasi};
 use crate::manifest::{self, Manifest};
 use crate::options::{KeyValueLocation, Options};
 use crate::state_dir;
+use crate::triggers::calls::{Caller, MAX_OVERLAPPING_CALLS};
 use crate::triggers::cron::CronSchedule;
 use crate::triggers::http::HttpServer;
 use crate::triggers::timer::TimerSchedule;
-use crate::triggers::{Caller, MAX_OVERLAPPING_CALLS};
 
 /// An application, loaded and ready to be started.
 pub struct App {

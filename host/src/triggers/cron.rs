@@ -12,7 +12,7 @@ use wasmtime::Store;
 
 use crate::clock::Clock;
 use crate::component::{Component, InstanceState};
-use crate::triggers::{Caller, MAX_OVERLAPPING_CALLS, until_stopped};
+use crate::triggers::calls::{Caller, MAX_OVERLAPPING_CALLS, until_stopped};
 
 mod bindings {
     wasmtime::component::bindgen!({

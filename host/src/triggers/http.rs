@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
@@ -24,16 +24,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wasmtime_wasi_http::handler::ExpirationError;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
 use crate::component::Component;
 use crate::engine::Sharing;
 use crate::options::Options;
-use crate::triggers::until_stopped;
+use crate::triggers::calls::until_stopped;
 use connections::{Busy, Connection, Connections};
-use instances::{HttpComponent, REQUEST_TIMEOUT};
+use instances::HttpComponent;
 use problem::{problem, response};
 use readiness::{Readiness, judge};
 
@@ -43,8 +43,15 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// How much of a connection's requests and responses is buffered in each direction, in bytes.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
-/// The longest body that is read before its request is handed over, in bytes: an order of some hundred items.
-const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
+/// The longest body that is read before its request is handed over, in bytes: as large as requests are, besides uploads.
+const MAX_BUFFERED_BYTES: usize = 256 * 1024;
+/// The longest body that is always read at once, in bytes: an order of some hundred items.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
+/// How much longer bodies take together, in bytes, until their requests are answered. Those that do not fit yet wait
+/// with their clients.
+const LARGE_BODIES_BYTES: usize = 32 * 1024 * 1024;
+/// How long a client may take to send such a body. It holds nothing but its connection meanwhile.
+const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight have to end when the host stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(7);
 
@@ -69,6 +76,8 @@ impl Route {
 pub(crate) struct HttpServer {
     /// The longest first: it is the most specific.
     routes: Vec<Route>,
+    /// A permit for each KiB of long bodies.
+    large_bodies: Arc<Semaphore>,
 }
 
 impl HttpServer {
@@ -92,7 +101,7 @@ impl HttpServer {
             built.push(Route { path, and_below, component });
         }
         built.sort_by_key(|route| std::cmp::Reverse(route.path.len()));
-        Ok(Self { routes: built })
+        Ok(Self { routes: built, large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_BYTES / 1024)) })
     }
 
     /// Accepts connections until `stop` says so, then lets the requests in flight end.
@@ -132,7 +141,8 @@ impl HttpServer {
             let (server, connection) = (self.clone(), this.clone());
             async move {
                 connection.touch();
-                let (response, busy) = match tokio::time::timeout(REQUEST_TIMEOUT, buffered(request)).await {
+                let room = server.room_for(request.body()).await;
+                let (response, busy) = match tokio::time::timeout(BODY_READ_TIMEOUT, buffered(request)).await {
                     Ok(Ok(request)) => {
                         // It is being closed: nothing is answered.
                         let Some(busy) = connection.set_busy() else { return std::future::pending().await };
@@ -141,6 +151,7 @@ impl HttpServer {
                     Ok(Err(_)) => (problem(StatusCode::BAD_REQUEST, "The body broke off."), None),
                     Err(_) => (problem(StatusCode::REQUEST_TIMEOUT, "The body did not come in time."), None),
                 };
+                drop(room);
                 Ok::<_, Infallible>(response.map(|body| Sending { body, _busy: busy }))
             }
         });
@@ -164,6 +175,16 @@ impl HttpServer {
         });
     }
 
+    /// Waits until there is room for a body that is to be read, unless it is small.
+    async fn room_for(&self, body: &Incoming) -> Option<OwnedSemaphorePermit> {
+        let longest = match body.size_hint().exact() {
+            Some(length) if length <= SMALL_BODY_BYTES as u64 => return None,
+            Some(length) => usize::try_from(length).unwrap_or(usize::MAX).min(MAX_BUFFERED_BYTES),
+            None => MAX_BUFFERED_BYTES,
+        };
+        self.large_bodies.clone().acquire_many_owned(longest.div_ceil(1024) as u32).await.ok()
+    }
+
     /// Asks a component, in process, whether it can serve: `GET ready_path`.
     ///
     /// # Errors
@@ -174,7 +195,8 @@ impl HttpServer {
         let request = Request::get(format!("http://localhost{ready_path}")).header(HOST, "localhost");
         let request = request.body(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync())?;
         let failed = || format!("component {component:?} failed when it was asked whether it is ready");
-        let response = route.component.answer(request).await.map_err(anyhow::Error::from).with_context(failed)?;
+        let response =
+            route.component.answer_at_start(request).await.map_err(anyhow::Error::from).with_context(failed)?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_BUFFER_BYTES)
             .collect()
@@ -243,16 +265,50 @@ impl Body for Sending {
     }
 }
 
-/// Waits for a small body, so that an instance neither waits for a slow client nor is woken for each part of what
-/// is there already. A longer one, or one of unknown length, is passed on as it comes.
+/// Waits for a body, so that an instance neither waits for a slow client nor is woken for each part of what comes. One
+/// that is longer than [`MAX_BUFFERED_BYTES`] is passed on as it comes.
 async fn buffered(request: Request<Incoming>) -> hyper::Result<Request<WasiBody>> {
-    let (head, body) = request.into_parts();
-    let is_small = body.size_hint().exact().is_some_and(|length| length <= MAX_BUFFERED_BYTES);
-    let body = match is_small {
-        true => Full::new(body.collect().await?.to_bytes()).map_err(|never| match never {}).boxed_unsync(),
-        false => body.map_err(HttpError::Hyper).boxed_unsync(),
-    };
-    Ok(Request::from_parts(head, body))
+    let (head, mut body) = request.into_parts();
+    if body.size_hint().lower() > MAX_BUFFERED_BYTES as u64 {
+        return Ok(Request::from_parts(head, body.map_err(HttpError::Hyper).boxed_unsync()));
+    }
+    let mut read = BytesMut::with_capacity(body.size_hint().exact().unwrap_or(0) as usize);
+    while read.len() <= MAX_BUFFERED_BYTES {
+        match body.frame().await {
+            Some(frame) => {
+                if let Ok(data) = frame?.into_data() {
+                    read.extend_from_slice(&data);
+                }
+            }
+            None => {
+                let body = Full::new(read.freeze()).map_err(|never| match never {}).boxed_unsync();
+                return Ok(Request::from_parts(head, body));
+            }
+        }
+    }
+    let begun = Begun { read: Some(read.freeze()), rest: body };
+    Ok(Request::from_parts(head, begun.boxed_unsync()))
+}
+
+/// A body of which a part has been read.
+struct Begun {
+    read: Option<Bytes>,
+    rest: Incoming,
+}
+
+impl Body for Begun {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        match self.read.take() {
+            Some(read) => Poll::Ready(Some(Ok(Frame::data(read)))),
+            None => Pin::new(&mut self.rest).poll_frame(context).map_err(HttpError::Hyper),
+        }
+    }
 }
 
 /// Completes the URI with scheme and authority, which components see. The error is a sentence for the client.

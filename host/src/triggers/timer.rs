@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use wasmtime::Store;
 
 use crate::component::{Component, InstanceState};
-use crate::triggers::{CallError, Caller, until_stopped};
+use crate::triggers::calls::{CallError, Caller, until_stopped};
 
 mod bindings {
     wasmtime::component::bindgen!({

@@ -26,6 +26,9 @@ use crate::options::Reuse;
 /// body that does not come; its instance is used no more.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the request may take that asks whether a component is ready: it may have a large database to migrate first.
+const START_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// A component that answers requests.
 pub struct HttpComponent(ProxyHandler<Instances>);
 
@@ -35,7 +38,12 @@ impl HttpComponent {
     pub fn new(component: Arc<Component>, sharing: Sharing, reuse: Reuse, permits: Arc<Semaphore>) -> Result<Self> {
         let service = ServicePre::new(component.pre()).map_err(anyhow::Error::from)?;
         let accepting = reuse.accepting_instances.max(1);
-        let vacancies = Arc::new(Vacancies { entries: Arc::new(Semaphore::new(0)), vacant: Mutex::default(), permits });
+        let vacancies = Arc::new(Vacancies {
+            entries: Arc::new(Semaphore::new(0)),
+            vacant: Mutex::default(),
+            is_starting: AtomicBool::new(false),
+            permits,
+        });
         for _ in 0..accepting {
             vacancies.offer(vacancies.permits.clone().try_acquire_owned()?, true);
         }
@@ -45,6 +53,18 @@ impl HttpComponent {
     /// The component's name.
     pub fn name(&self) -> &str {
         &self.0.state().component.name
+    }
+
+    /// Has an instance answer the request that asks whether the component is ready, before any other.
+    ///
+    /// # Errors
+    /// As for [`Self::answer`], after [`START_TIMEOUT`].
+    pub async fn answer_at_start(&self, request: Request<WasiBody>) -> wasmtime::Result<Response<WasiBody>> {
+        let is_starting = &self.0.state().vacancies.is_starting;
+        is_starting.store(true, Ordering::Relaxed);
+        let answered = self.answer(request).await;
+        is_starting.store(false, Ordering::Relaxed);
+        answered
     }
 
     /// Has an instance answer a request.
@@ -91,9 +111,16 @@ struct Vacancies {
     vacant: Mutex<Vec<OwnedSemaphorePermit>>,
     /// One for each instance that there may be.
     permits: Arc<Semaphore>,
+    /// Whether the component is being asked whether it is ready.
+    is_starting: AtomicBool,
 }
 
 impl Vacancies {
+    /// How long a request may take now.
+    fn request_timeout(&self) -> Duration {
+        if self.is_starting.load(Ordering::Relaxed) { START_TIMEOUT } else { REQUEST_TIMEOUT }
+    }
+
     /// Lets a new instance take a place, by an entry of its own unless there is one already.
     fn offer(&self, permit: OwnedSemaphorePermit, with_entry: bool) {
         self.vacant.lock().expect("no access panics").push(permit);
@@ -231,13 +258,15 @@ impl WorkerState for ReuseLimits {
         self.place.waits.store(false, Ordering::Relaxed);
         let place = self.place.clone();
         Box::pin(async move {
-            tokio::time::sleep(REQUEST_TIMEOUT).await;
+            tokio::time::sleep(place.vacancies.request_timeout()).await;
             place.leave();
         })
     }
 
     fn drop(&self, store: Store<InstanceState>, result: Result<(), wasmtime::Error>) {
-        if let Err(error) = result {
+        // An instance that is cut off when the host stops is told as if it had panicked.
+        let is_stopped = |error: &wasmtime::Error| error.to_string() == "worker panicked" && !std::thread::panicking();
+        if let Some(error) = result.err().filter(|error| !is_stopped(error)) {
             tracing::error!("an instance of {} failed: {error:?}", self.component.name);
         }
         drop(store);
@@ -274,7 +303,7 @@ impl WorkerExpiration for Expiration {
         };
         let timeout = match status {
             WorkerStatus::Idle => self.idle,
-            WorkerStatus::Requests | WorkerStatus::PostReturn => REQUEST_TIMEOUT,
+            WorkerStatus::Requests | WorkerStatus::PostReturn => self.place.vacancies.request_timeout(),
         };
         let deadline = began + timeout;
         if self.sleep.deadline() != deadline {
