@@ -142,7 +142,9 @@ async fn a_body_of_another_type_or_too_long_is_refused() {
         let reply = system.send(Method::POST, "/v1/orders", &[("content-type", content_type)], body()).await;
         assert_eq!(reply.status, 202, "{content_type}");
     }
-    assert_eq!(system.send(Method::POST, "/v1/orders", &[], body()).await.status, 202);
+    // Without the header a page of any site could send it.
+    system.send(Method::POST, "/v1/orders", &[], body()).await.problem(415, "unsupported-media-type");
+    system.send(Method::POST, "/order", &[], body()).await.problem(415, "unsupported-media-type");
 
     let padded = |length: usize| {
         let mut body = serde_json::to_vec(&book("padded")).unwrap();
@@ -151,6 +153,39 @@ async fn a_body_of_another_type_or_too_long_is_refused() {
     };
     assert_eq!(post_raw(&system, padded(256 * 1024)).await.status, 202);
     post_raw(&system, padded(256 * 1024 + 1)).await.problem(413, "body-too-large");
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_changes_nothing() {
+    let system = System::start_with(&[("processing_time_ms", "3600000")]).await;
+    system.post("/v1/orders", &book("x")).await;
+    let host = system.authority().to_owned();
+    let own = format!("http://{host}");
+    let act = async |headers: &[(&str, &str)]| system.send(Method::POST, "/v1/orders/x/retry", headers, None).await;
+    for headers in [
+        &[("sec-fetch-site", "cross-site")][..],
+        &[("sec-fetch-site", "cross-site"), ("origin", own.as_str())],
+        // Where browsers leave that header out: an address that is neither local nor HTTPS.
+        &[("origin", "http://elsewhere.example")],
+        &[("origin", "null")],
+    ] {
+        act(headers).await.problem(403, "cross-site-request");
+    }
+    for headers in
+        [&[][..], &[("sec-fetch-site", "same-origin")], &[("sec-fetch-site", "none")], &[("origin", own.as_str())]]
+    {
+        act(headers).await.problem(409, "action-not-allowed");
+    }
+    // A page may look as far as the browser lets it, which is not at all without CORS headers.
+    let read = system.send(Method::GET, "/v1/orders/x", &[("sec-fetch-site", "cross-site")], None).await;
+    assert_eq!((read.status.as_u16(), read.header("access-control-allow-origin")), (200, ""));
+}
+
+#[tokio::test]
+async fn readiness_says_that_requests_are_served() {
+    let system = System::start().await;
+    let ready = system.get("/readyz").await;
+    assert_eq!((ready.status.as_u16(), ready.json()), (200, json!({ "status": "ready" })));
 }
 
 #[tokio::test]
@@ -173,7 +208,7 @@ async fn unknown_paths_orders_and_methods_have_their_own_answers() {
         let reply = system.send(method, path, &[], None).await;
         reply.problem(405, "method-not-allowed");
         assert_eq!(reply.header("allow"), allow, "{path}");
-        // The clients of a dialect find what they read in these answers too.
+        // The clients of other systems find what they read in these answers too.
         assert_eq!(reply.json()["error"].is_string(), !path.starts_with("/v1"), "{path}");
     }
 }

@@ -6,14 +6,23 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use system::{Reply, System};
+use system::{Reply, Setup, System};
 use tokio::task::JoinSet;
 
-/// A processor that fails every attempt: the default one does when its setting makes no sense.
-const FAILING: (&str, &str) = ("processing_time_ms", "not a number");
+/// What the test processor says of an order that fails.
+const REASON: &str = "the order asks for it";
 
 fn book(order_id: &str, user_id: &str) -> Value {
     json!({ "order_id": order_id, "user_id": user_id, "item_ids": ["book"], "total_amount": "12.50" })
+}
+
+/// An order whose every attempt fails, with the test processor.
+fn failing(order_id: &str, user_id: &str) -> Value {
+    json!({ "order_id": order_id, "user_id": user_id, "item_ids": ["fail"], "total_amount": "12.50" })
+}
+
+async fn start_with_test_processor(variables: &[(&'static str, &str)]) -> System {
+    System::start_as(Setup { variables, test_processor: true, ..Setup::default() }).await
 }
 
 async fn until_status(system: &System, order_id: &str, status: &str) -> Value {
@@ -33,13 +42,13 @@ async fn act(system: &System, path: &str) -> Reply {
 
 #[tokio::test]
 async fn an_order_that_fails_is_a_dead_letter_until_it_is_retried() {
-    let system = System::start_with(&[FAILING, ("max_attempts", "1")]).await;
+    let system = start_with_test_processor(&[("max_attempts", "1")]).await;
     for (order_id, user_id) in [("a", "u"), ("b", "u"), ("c", "v")] {
-        assert_eq!(system.post("/v1/orders", &book(order_id, user_id)).await.status, 202);
+        assert_eq!(system.post("/v1/orders", &failing(order_id, user_id)).await.status, 202);
         until_status(&system, order_id, "Failed").await;
     }
     let failed = system.get("/v1/orders/a").await.json();
-    assert!(failed["failure"].as_str().unwrap().contains("processing_time_ms"), "{failed}");
+    assert_eq!(failed["failure"], REASON);
     assert_eq!((&failed["attempts"], &failed["completed_at"]), (&json!(1), &Value::Null));
 
     let first = system.get("/v1/dead-letters?limit=2").await.json();
@@ -51,7 +60,7 @@ async fn an_order_that_fails_is_a_dead_letter_until_it_is_retried() {
     assert_eq!((names(&second), &second["next"]), (vec![json!("c")], &Value::Null));
     assert_eq!(names(&system.get("/v1/dead-letters?user_id=v").await.json()), ["c"]);
     assert_eq!(names(&system.get("/v1/dead-letters?failed_before=2020-01-01T00:00:00Z").await.json()), [""; 0]);
-    for query in ["limit=0", "limit=x", "after=x", "failed_from=x", "unknown=1"] {
+    for query in ["limit=0", "limit=x", "after=x", "failed_from=x", "unknown=1", "user_id=", "limit=1&limit=2"] {
         system.get(&format!("/v1/dead-letters?{query}")).await.problem(400, "invalid-query");
     }
 
@@ -69,7 +78,7 @@ async fn an_order_that_fails_is_a_dead_letter_until_it_is_retried() {
     assert_eq!(attempts.len(), 2);
     for (number, attempt) in (1..).zip(attempts) {
         assert_eq!((&attempt["number"], &attempt["outcome"]), (&json!(number), &json!("Failed")));
-        assert!(attempt["reason"].as_str().unwrap().contains("processing_time_ms"));
+        assert_eq!(attempt["reason"], REASON);
         assert!(attempt["started_at"].as_str().unwrap() <= attempt["ended_at"].as_str().unwrap());
     }
 
@@ -78,7 +87,8 @@ async fn an_order_that_fails_is_a_dead_letter_until_it_is_retried() {
     until_status(&system, "a", "Failed").await;
     until_status(&system, "b", "Failed").await;
     assert_eq!(act(&system, "/v1/dead-letters/retry").await.json(), json!({ "retried": 3 }));
-    let problem = system.post("/v1/dead-letters/retry", &json!({ "usr_id": "u" })).await.problem(422, "invalid-order");
+    let problem =
+        system.post("/v1/dead-letters/retry", &json!({ "usr_id": "u" })).await.problem(422, "invalid-request");
     assert_eq!(problem["errors"][0]["pointer"], "#/usr_id");
 }
 
@@ -99,8 +109,8 @@ async fn a_status_allows_what_it_allows() {
 
 #[tokio::test]
 async fn an_order_is_cancelled_between_attempts() {
-    let system = System::start_with(&[FAILING]).await;
-    system.post("/v1/orders", &book("x", "u")).await;
+    let system = start_with_test_processor(&[]).await;
+    system.post("/v1/orders", &failing("x", "u")).await;
     until_status(&system, "x", "Pending").await;
     let cancelled = loop {
         let reply = act(&system, "/v1/orders/x/cancel").await;
@@ -172,7 +182,7 @@ async fn a_refusal_is_kept_under_its_key_too() {
         assert_eq!(again.header("idempotency-replayed"), "true");
         assert_eq!(again.header("content-type"), "application/problem+json");
     }
-    // In a dialect, in its way.
+    // On the routes of another system, in its words.
     let mut other = book("x", "u");
     other["total_amount"] = json!(99);
     let first = post_keyed(&system, "/api/v1/orders", "other", "me", &other).await;
@@ -206,8 +216,8 @@ async fn the_same_key_at_the_same_time_is_one_request() {
 
 #[tokio::test]
 async fn every_kind_of_post_takes_a_key() {
-    let system = System::start_with(&[FAILING, ("max_attempts", "1")]).await;
-    let order = book("x", "u");
+    let system = start_with_test_processor(&[("max_attempts", "1")]).await;
+    let order = failing("x", "u");
     for path in ["/v1/orders", "/api/v1/orders", "/api/order", "/order"] {
         let first = post_keyed(&system, path, path, "me", &order).await;
         let again = post_keyed(&system, path, path, "me", &order).await;
@@ -230,12 +240,11 @@ async fn every_kind_of_post_takes_a_key() {
 
 #[tokio::test]
 async fn a_full_backlog_is_told_and_goes_away() {
-    // Orders that fail for now are Pending most of the time.
-    let system = System::start_with(&[FAILING, ("max_attempts", "1000"), ("max_backlog", "3")]).await;
+    let system = start_with_test_processor(&[("max_attempts", "1000"), ("max_backlog", "3")]).await;
     let mut accepted = Vec::new();
     let refused = loop {
         let order_id = format!("o{}", accepted.len());
-        let reply = system.post("/v1/orders", &book(&order_id, "u")).await;
+        let reply = system.post("/v1/orders", &failing(&order_id, "u")).await;
         match reply.status.as_u16() {
             202 => accepted.push(order_id),
             _ => break reply,
@@ -249,4 +258,68 @@ async fn a_full_backlog_is_told_and_goes_away() {
     // Reading goes on.
     assert_eq!(system.get("/v1/orders/o0").await.status, 200);
     assert_eq!(system.get("/v1/metrics").await.json()["total_orders"], accepted.len());
+
+    // What is stored is stored, whoever asks again.
+    let again = system.post("/v1/orders", &failing("o0", "u")).await;
+    assert_eq!((again.status.as_u16(), &again.json()["order_id"]), (202, &json!("o0")));
+    system.post("/v1/orders", &failing("o0", "someone else")).await.problem(409, "order-conflict");
+    let keyed = post_keyed(&system, "/v1/orders", "k", "me", &failing("o1", "u")).await;
+    assert_eq!(keyed.status, 202);
+    post_keyed(&system, "/v1/orders", "l", "me", &failing("new", "u")).await.problem(503, "overloaded");
+
+    // Those that are called off make room.
+    for order_id in &accepted {
+        while act(&system, &format!("/v1/orders/{order_id}/cancel")).await.status != 200 {
+            let order = system.get(&format!("/v1/orders/{order_id}")).await.json();
+            if order["status"] == "Cancelled" {
+                break;
+            }
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(system.post("/v1/orders", &book("room", "u")).await.status, 202);
+}
+
+#[tokio::test]
+async fn orders_that_are_being_processed_count_against_the_backlog() {
+    let system = System::start_with(&[("processing_time_ms", "3600000"), ("max_backlog", "2")]).await;
+    for order_id in ["a", "b"] {
+        assert_eq!(system.post("/v1/orders", &book(order_id, "u")).await.status, 202);
+        until_status(&system, order_id, "Processing").await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    system.post("/v1/orders", &book("c", "u")).await.problem(503, "overloaded");
+}
+
+#[tokio::test]
+async fn a_slow_processor_is_not_taken_for_a_dead_one() {
+    let system = start_with_test_processor(&[("lease_ms", "2000")]).await;
+    // Forty orders of 100 ms each, one after the other, are two leases' worth.
+    for number in 0..40 {
+        let order = json!({ "order_id": number, "user_id": "u", "item_ids": ["slow:100"], "total_amount": 1 });
+        assert_eq!(system.post("/v1/orders", &order).await.status, 202);
+    }
+    let metrics = system.settled().await;
+    assert_eq!(metrics["orders_by_status"]["Completed"], 40);
+    for number in 0..40 {
+        assert_eq!(system.get(&format!("/v1/orders/{number}")).await.json()["attempts"], 1, "order {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_survives_the_renewal_of_a_token_where_a_gateway_names_the_caller() {
+    let system = System::start_with(&[("caller_header", "X-Consumer-Id")]).await;
+    let nameless = json!({ "user_id": "u", "item_ids": ["i"], "total_amount": 1 });
+    let send = async |token: &str, caller: &[&str]| {
+        let mut headers =
+            vec![("content-type", "application/json"), ("idempotency-key", "k"), ("authorization", token)];
+        headers.extend(caller.iter().map(|caller| ("x-consumer-id", *caller)));
+        system.send(Method::POST, "/v1/orders", &headers, Some(serde_json::to_vec(&nameless).unwrap())).await
+    };
+    let first = send("Bearer old", &["shop"]).await;
+    let again = send("Bearer new", &["shop"]).await;
+    assert_eq!((again.status.as_u16(), &again.body), (202, &first.body));
+    let other = send("Bearer old", &["another"]).await;
+    assert_eq!((other.status.as_u16(), other.header("idempotency-replayed")), (202, ""));
+    send("Bearer old", &["shop", "another"]).await.problem(400, "invalid-caller");
 }

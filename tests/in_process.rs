@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use host::hook::{CallHook, CallKind, Fate, HostCall};
@@ -94,6 +94,17 @@ async fn the_timer_trigger_is_another_door_to_the_same_worker() {
     system.app.stop().await.unwrap();
 }
 
+/// A copy of the manifest in `folder` with which the host asks nothing before it serves.
+fn manifest_without_ready_path(folder: &Path) -> std::path::PathBuf {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::os::unix::fs::symlink(project.join("target"), folder.join("target")).unwrap();
+    let manifest = std::fs::read_to_string(project.join("spin.toml")).unwrap();
+    let lines = manifest.lines().filter(|line| !line.contains("tool.host") && !line.starts_with("ready_path"));
+    let path = folder.join("spin.toml");
+    std::fs::write(&path, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    path
+}
+
 /// Lets every call of one kind fail, with this error.
 struct Broken {
     kind: CallKind,
@@ -146,10 +157,63 @@ async fn without_its_database_the_service_says_so_and_accepts_nothing() {
         ("database disk image is malformed", 500, "internal"),
     ] {
         for call in [CallKind::SqliteOpen, CallKind::SqliteExecute] {
-            let system = Running::start(&[], Some(Broken::new(call, error))).await;
+            let folder = tempfile::tempdir().unwrap();
+            let manifest = manifest_without_ready_path(folder.path());
+            let system = Running::start_from(&manifest, &[], Some(Broken::new(call, error))).await;
             assert_eq!(system.order("refused").await, status, "{error}");
             assert_eq!(system.get("/v1/metrics").await["type"], format!("urn:problem-type:orders:{kind}"), "{error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_build_is_told_and_left_alone() {
+    let newer = Arc::new(Newer::default());
+    let system = Running::start(&[], Some(newer.clone())).await;
+    assert_eq!(system.order("before").await, 202);
+    newer.0.store(true, Ordering::Relaxed);
+    // The connections that are open go on; a new instance has new ones.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(system.order("after").await, 503);
+    assert_eq!(system.get("/v1/metrics").await["type"], "urn:problem-type:orders:unavailable");
+    assert_eq!(newer.1.load(Ordering::Relaxed), 0, "it took no write lock");
+}
+
+/// Lets the database look as if a newer build had been there, and counts the write locks that are asked for then.
+#[derive(Default)]
+struct Newer(AtomicBool, AtomicUsize);
+
+impl CallHook for Newer {
+    fn fate(&self, call: HostCall<'_>) -> Fate {
+        if self.0.load(Ordering::Relaxed) && call.subject.starts_with("BEGIN") {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+        Fate::Proceed
+    }
+
+    fn rewrite(&self, statement: &str) -> Option<String> {
+        let reads_version = statement.contains("max(version)");
+        (self.0.load(Ordering::Relaxed) && reads_version).then(|| "SELECT 1000".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_variable_that_breaks_its_rule_is_told_before_anything_is_served() {
+    for (name, value, rule) in [
+        ("lease_ms", "soon", "a whole number from 1000 to 3600000"),
+        ("max_batch", "0", "a whole number from 1 to 1000"),
+        ("max_backlog", "-1", "a whole number from 1 to 1000000000"),
+        ("processing_time_ms", "1s", "a whole number from 0 to 86400000"),
+        ("caller_header", "a b", "the name of a header, of 64 characters at most, or empty"),
+    ] {
+        system::build();
+        let state = tempfile::tempdir().unwrap();
+        let mut options = Options::new(state.path());
+        options.variables = [(name.to_owned(), value.to_owned())].into();
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
+        let app = App::load(&manifest, options).unwrap();
+        let error = app.start("127.0.0.1:0".parse().unwrap()).await.err().expect("it serves nothing").to_string();
+        assert!(error.ends_with(&format!("variable {name} must be {rule}, not {value:?}")), "{error}");
     }
 }
 

@@ -33,9 +33,9 @@ pub fn create(path: &Path) -> Result<Connection> {
 pub fn fill_pending(connection: &Connection, count: u64) -> Result<()> {
     connection.execute(
         "WITH RECURSIVE number (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM number WHERE n < ?1)
-         INSERT INTO orders (order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency, status,
-                             created_at, changed_at, due_at)
-         SELECT lower(hex(randomblob(16))), 0, 'user-' || n, 0, '[\"book\",\"pen\"]', 1250, 'EUR', 'Pending', ?2, ?2, ?2
+         INSERT INTO orders (seq, owner, order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency,
+                             status, created_at, changed_at, due_at)
+         SELECT (SELECT number FROM last_event) + n, '', lower(hex(randomblob(16))), 0, 'user-' || n, 0, '[\"book\",\"pen\"]', 1250, 'EUR', 'Pending', ?2, ?2, ?2
          FROM number",
         params![count as i64, now()],
     )?;
@@ -45,8 +45,8 @@ pub fn fill_pending(connection: &Connection, count: u64) -> Result<()> {
 
 /// How many orders there are: in all, Pending, Processing, Completed.
 pub fn counters(connection: &Connection) -> rusqlite::Result<[i64; 4]> {
-    let mut select =
-        connection.prepare_cached("SELECT total, pending, processing, completed FROM order_counters WHERE id = 1")?;
+    let mut select = connection
+        .prepare_cached("SELECT total, pending, processing, completed FROM order_counters WHERE owner = ''")?;
     select.query_row([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))
 }
 
@@ -57,7 +57,7 @@ pub fn work_once(connection: &Connection, batch: usize) -> rusqlite::Result<usiz
     let due: Vec<i64> = connection
         .prepare_cached(
             "SELECT seq FROM orders
-             WHERE due_at <= ?1 AND suspect = 0 AND (status = 'Pending' OR parked = 1) ORDER BY due_at LIMIT ?2",
+             WHERE lane = 0 AND due_at <= ?1 ORDER BY due_at LIMIT ?2",
         )?
         .query_map(params![now, batch as i64], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
@@ -109,39 +109,41 @@ pub fn fill(connection: &mut Connection, count: u64) -> Result<()> {
     for (name, _) in &triggers {
         connection.execute_batch(&format!("DROP TRIGGER {name}"))?;
     }
-    let first: i64 = connection.query_row("SELECT coalesce(max(seq), 0) + 1 FROM orders", [], |row| row.get(0))?;
-    let last = first + count as i64 - 1;
+    // Each order's creation and its two events have numbers that follow each other.
+    let base: i64 = connection.query_row("SELECT number FROM last_event", [], |row| row.get(0))?;
+    let last = count as i64;
     // One order each millisecond, up to now.
-    let begin = now() - count as i64;
-    let mut at = first;
+    let begin = now() - last;
+    let mut at = 1;
     while at <= last {
         let end = last.min(at + 199_999);
         let transaction = connection.transaction()?;
         transaction.execute(
             "WITH RECURSIVE number (n) AS (VALUES (?1) UNION ALL SELECT n + 1 FROM number WHERE n < ?2)
-             INSERT INTO orders (order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency, status,
-                                 attempts, created_at, started_at, finished_at, changed_at)
-             SELECT 'filled-' || n, 0, 'user-' || n % 100000, 0, '[\"book\",\"pen\"]', 1250, 'EUR', 'Completed',
-                    1, ?3 + n - ?4, ?3 + n - ?4 + 20, ?3 + n - ?4 + 1000, ?3 + n - ?4 + 1000 FROM number",
-            params![at, end, begin, first],
+             INSERT INTO orders (seq, owner, order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency,
+                                 status, attempts, created_at, started_at, finished_at, changed_at)
+             SELECT ?4 + 3 * n - 2, '', 'filled-' || n, 0, 'user-' || n % 100000, 0, '[\"book\",\"pen\"]', 1250, 'EUR', 'Completed',
+                    1, ?3 + n, ?3 + n + 20, ?3 + n + 1000, ?3 + n + 1000 FROM number",
+            params![at, end, begin, base],
         )?;
+        let seqs = [base + 3 * at - 2, base + 3 * end - 2];
         transaction.execute(
             "INSERT INTO order_attempts (seq, number, started_at, ended_at, outcome)
              SELECT seq, 1, started_at, finished_at, 'Completed' FROM orders WHERE seq BETWEEN ?1 AND ?2",
-            [at, end],
+            seqs,
         )?;
         transaction.execute(
-            "INSERT INTO order_events (seq, number, at, status, attempt)
-             SELECT seq, value, iif(value = 1, started_at, finished_at), iif(value = 1, 'Processing', 'Completed'), 1
+            "INSERT INTO order_events (number, seq, at, status, attempt)
+             SELECT seq + value, seq, iif(value = 1, started_at, finished_at), iif(value = 1, 'Processing', 'Completed'), 1
              FROM orders, json_each('[1,2]') WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq, value",
-            [at, end],
+            seqs,
         )?;
         transaction.commit()?;
         at = end + 1;
     }
     connection.execute(
         "UPDATE order_counters SET total = total + ?1, completed = completed + ?1, processing_ms = processing_ms + 980 * ?1,
-                                   completion_ms = completion_ms + 1000 * ?1 WHERE id = 1",
+                                   completion_ms = completion_ms + 1000 * ?1 WHERE owner = ''",
         [count as i64],
     )?;
     for (_, sql) in &triggers {

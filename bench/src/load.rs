@@ -24,7 +24,7 @@ pub struct Traffic {
     /// Whether `url` is one.
     pub random: bool,
     /// The body of a POST; without it the request is a GET.
-    pub body: Option<&'static str>,
+    pub body: Option<Body>,
     /// How many connections send at once.
     pub connections: usize,
     /// For how long, in seconds.
@@ -35,10 +35,19 @@ pub struct Traffic {
     pub close: bool,
 }
 
+/// The body of a POST.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// This JSON.
+    Text(&'static str),
+    /// The JSON in this file.
+    File(PathBuf),
+}
+
 impl Traffic {
     /// As much as kept connections can send.
-    pub fn full(url: String, body: Option<&'static str>, connections: usize, seconds: u64) -> Self {
-        Self { url, random: false, body, connections, seconds, rate: None, close: false }
+    pub fn full(url: String, body: impl Into<Option<Body>>, connections: usize, seconds: u64) -> Self {
+        Self { url, random: false, body: body.into(), connections, seconds, rate: None, close: false }
     }
 }
 
@@ -51,6 +60,8 @@ pub struct Answers {
     pub succeeded: u64,
     /// How many requests had any other end.
     pub failed: u64,
+    /// How many of these timed out.
+    pub timed_out: u64,
     /// The 99th percentile of the time until an answer, in milliseconds.
     pub p99_ms: f64,
 }
@@ -75,8 +86,12 @@ impl Oha {
         let mut command = Command::new(&self.0);
         command.args(["--no-tui", "--output-format", "json", "--wait-ongoing-requests-after-deadline"]);
         command.args(["-z", &format!("{}s", traffic.seconds), "-c", &traffic.connections.to_string()]);
-        if let Some(body) = traffic.body {
-            command.args(["-m", "POST", "-T", "application/json", "-d", body]);
+        match &traffic.body {
+            None => {}
+            Some(Body::Text(json)) => _ = command.args(["-m", "POST", "-T", "application/json", "-d", json]),
+            Some(Body::File(path)) => {
+                command.args(["-m", "POST", "-T", "application/json", "-D"]).arg(path);
+            }
         }
         if let Some(rate) = traffic.rate {
             command.args(["-q", &rate.to_string()]);
@@ -97,11 +112,14 @@ impl Oha {
         let statuses = &result["statusCodeDistribution"];
         let succeeded = count(statuses, |status| status.starts_with('2'));
         let failed = count(statuses, |status| !status.starts_with('2')) + count(&result["errorDistribution"], |_| true);
+        let timed_out =
+            count(&result["errorDistribution"], |error| error.contains("timeout") || error.contains("timed out"));
         let total = result["summary"]["total"].as_f64().context("oha told no time")?;
         Ok(Answers {
             per_second: succeeded as f64 / total,
             succeeded,
             failed,
+            timed_out,
             p99_ms: result["latencyPercentiles"]["p99"].as_f64().unwrap_or(f64::INFINITY) * 1_000.0,
         })
     }

@@ -109,6 +109,8 @@ fn measure_all(bench: &Bench) -> Result<Report> {
     step("requests, at 1, 64 and 1,000 connections");
     let throughput = bench.throughput(&[1, 64, 1_000])?;
     let memory = bench.memory()?;
+    step("large orders");
+    let large_orders = bench.large_orders()?;
     step("all the way to Completed");
     let whole_way = bench.whole_way()?;
     let followed_ms = bench.follow()?;
@@ -130,6 +132,7 @@ fn measure_all(bench: &Bench) -> Result<Report> {
     Ok(Report {
         extent,
         throughput,
+        large_orders,
         whole_way,
         followed_ms,
         worker,

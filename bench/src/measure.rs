@@ -12,11 +12,12 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::database;
-use crate::load::{Answers, Oha, Traffic};
+use crate::load::{Answers, Body, Oha, Traffic};
 use crate::process::{Built, System};
 
 /// An order that the service gives a name: each request is another one.
-const ORDER: &str = r#"{"user_id":"user-7","item_ids":["book","pen","ink"],"total_amount":"12.50","currency":"EUR"}"#;
+const ORDER: Body =
+    Body::Text(r#"{"user_id":"user-7","item_ids":["book","pen","ink"],"total_amount":"12.50","currency":"EUR"}"#);
 
 /// How many orders the worker takes at once.
 pub const BATCH: usize = 1_000;
@@ -134,7 +135,7 @@ impl Bench {
         Ok(state)
     }
 
-    fn send(&self, url: String, body: Option<&'static str>, connections: usize) -> Result<Answers> {
+    fn send(&self, url: String, body: Option<Body>, connections: usize) -> Result<Answers> {
         self.oha.send(&Traffic::full(url, body, connections, self.extent.seconds))
     }
 
@@ -177,6 +178,29 @@ impl Bench {
                 ensure!(stored as u64 >= accepted[index], "{} were accepted and {stored} stored", accepted[index]);
             }
         }
+        Ok(medians)
+    }
+
+    /// Large orders, whose bodies have 117 KB: at 64 connections `create` and `hello`, which reads the same body, per
+    /// second; at 1,000 connections `memory` in MiB and how many `timed out`.
+    pub fn large_orders(&self) -> Result<Medians> {
+        let item_ids = vec!["\\".repeat(60); 950];
+        let body = json!({ "user_id": "user-7", "item_ids": item_ids, "total_amount": "12.50" });
+        let file = self.built.target.join("bench-large-order.json");
+        std::fs::write(&file, body.to_string())?;
+        let body = Body::File(file);
+        let hello_state = tempfile::tempdir_in(&self.built.target)?;
+        let hello = self.built.up(&self.built.hello(), hello_state.path(), &[])?;
+        let state = self.state(0)?;
+        let running = Running { system: self.intake_only(state.path())?, state };
+        let url = format!("{}/v1/orders", running.system.base);
+        let mut medians = Medians::default();
+        for _ in 0..self.extent.rounds {
+            medians.add("hello", self.send(hello.base.clone(), Some(body.clone()), 64)?.per_second);
+            medians.add("create", self.send(url.clone(), Some(body.clone()), 64)?.per_second);
+        }
+        medians.add("timed out", self.send(url, Some(body), 1_000)?.timed_out as f64);
+        medians.add("memory", running.system.memory_mib()?.1);
         Ok(medians)
     }
 

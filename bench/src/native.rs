@@ -95,9 +95,10 @@ fn insert(connection: &mut Connection, group: &[Job]) -> rusqlite::Result<Vec<bo
     let mut created = Vec::with_capacity(group.len());
     {
         let mut insert = transaction.prepare_cached(
-            "INSERT INTO orders (order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency,
+            "INSERT INTO orders (seq, owner, order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency,
                                  status, created_at, changed_at, due_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'Pending', ?8, ?8, ?8) ON CONFLICT (order_id) DO NOTHING",
+             VALUES ((SELECT number FROM last_event) + 1, '', ?1, ?2, ?3, ?4, ?5, ?6, ?7, 'Pending', ?8, ?8, ?8)
+             ON CONFLICT (owner, order_id) DO NOTHING",
         )?;
         for Job { order, .. } in group {
             let rows = insert.execute(params![
@@ -105,7 +106,7 @@ fn insert(connection: &mut Connection, group: &[Job]) -> rusqlite::Result<Vec<bo
                 order.order_id.is_integer(),
                 order.user_id.as_str(),
                 order.user_id.is_integer(),
-                serde_json::to_string(&order.item_ids).expect("identifiers are JSON"),
+                order.item_ids.as_json(),
                 order.total_amount.minor(),
                 order.currency.as_str(),
                 now,
@@ -151,7 +152,7 @@ async fn read(State(app): State<App>, PathParameter(order_id): PathParameter<Str
     let order = reading(&app, |connection| {
         let mut select = connection.prepare_cached(
             "SELECT user_id, item_ids, total_amount, currency, status, attempts, created_at, started_at, finished_at, failure
-             FROM orders WHERE order_id = ?1",
+             FROM orders WHERE owner = '' AND order_id = ?1",
         )?;
         let order = select.query_row([&order_id], |row| {
             let items: String = row.get(1)?;

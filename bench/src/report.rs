@@ -15,6 +15,7 @@ use crate::measure::{Extent, Medians};
 pub struct Report {
     pub extent: Extent,
     pub throughput: Medians,
+    pub large_orders: Medians,
     pub whole_way: Medians,
     pub followed_ms: f64,
     pub worker: Medians,
@@ -111,6 +112,21 @@ impl Report {
             );
         }
         row("memory at 1,000 connections", format!("{:.0} MiB", self.memory), "≤ 150 MiB", Some(self.memory <= 150.0));
+        let large = &self.large_orders;
+        let share = large.ratio("create", "hello");
+        row(
+            "create with bodies of 117 KB, 64 connections, to hello that reads them",
+            format!("{share:.2} x"),
+            "≥ 0.30 x",
+            Some(share >= 0.3),
+        );
+        let (memory, timed_out) = (large.of("memory"), large.sum("timed out"));
+        row(
+            "the same at 1,000 connections",
+            format!("{memory:.0} MiB, {timed_out:.0} timed out"),
+            "≤ 400 MiB, none",
+            Some(memory <= 400.0 && timed_out == 0.0),
+        );
         if let (Some(first), Some(last)) = (self.soak.get(self.soak.len() / 3), self.soak.last()) {
             row(
                 &format!("memory over {} minutes, 1,000 connections", self.soak.len()),
@@ -175,7 +191,7 @@ impl Report {
         table
     }
 
-    /// Writes RESULTS.md (all but what stands there by hand, below the mark), results.svg and recorded.json.
+    /// Writes RESULTS.md (all but what is written by hand, below the mark), results.svg and recorded.json.
     pub fn write(&self, folder: &Path) -> Result<()> {
         const MARK: &str = "<!-- What follows is written by hand. -->\n";
         let file = folder.join("RESULTS.md");

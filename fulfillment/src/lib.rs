@@ -6,13 +6,7 @@
 
 use std::time::SystemTime;
 
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../wit",
-        world: "simulated-fulfillment",
-        generate_all,
-    });
-}
+mod bindings;
 
 use bindings::exports::orders::fulfillment::processor::{Guest, Outcome, Task};
 use bindings::fermyon::spin::variables;

@@ -2,15 +2,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use order_core::draft::{OrderIdField, Rejection, Shape};
-use order_core::order::{Amount, Id, NewOrder};
+use order_core::draft::{OrderIdField, Shape};
+use order_core::json::Rejection;
+use order_core::order::{Amount, Id, Items};
 
 fuzz_target!(|body: &[u8]| {
     for order_id in [OrderIdField::Required, OrderIdField::Optional, OrderIdField::Unknown] {
         let shape = Shape { order_id, items_field: "item_ids" };
         match shape.parse(body, || Id::from_integer(1)) {
             Ok(order) => {
-                assert!((1..=NewOrder::MAX_ITEMS).contains(&order.item_ids.len()));
+                assert!((1..=Items::MAX).contains(&order.item_ids.to_ids().len()));
                 assert!((0..=Amount::MAX.minor()).contains(&order.total_amount.minor()));
                 let again = serde_json::json!({
                     "order_id": order.order_id, "user_id": order.user_id, "item_ids": order.item_ids,

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use order_core::queue::{KeyValue as _, KeyValueQueue, OrderQueue as _};
+use order_core::queue::{KeyValue as _, KeyValueQueue, KeyValueSet as _, Queue as _};
 use order_core::test_doubles::MemoryKeyValue;
 
 fuzz_target!(|messages: Vec<(String, Vec<u8>)>| {

@@ -1,25 +1,35 @@
-//! The HTTP component: the canonical API under `/v1` and the five dialects of the source systems, over one
-//! intake and one set of queries.
+//! The HTTP component.
 //!
-//! Conventions of all routes: bodies are JSON; an error is an RFC 9457 problem ([`problem`]); what a client
+//! | File | What is there |
+//! |---|---|
+//! | `router` | all routes, and the layers around them |
+//! | `v1` | the API, a file per noun |
+//! | `compat` | the routes of five other systems, a file each |
+//! | `ops` | what operators ask |
+//! | `write` | commands, group commit, idempotency, backlog |
+//! | `app` | what an instance has, and how handlers read |
+//! | `stores` | where the store is opened |
+//! | `http` | bodies, problems, replies |
+//!
+//! Conventions of all routes: bodies are JSON; an error is an RFC 9457 problem ([`http::problem`]); what a client
 //! sends is checked here and in [`order_core::draft`], and no input traps the component, since a trap would
 //! fail the other requests of the instance.
 
-mod dialects;
-mod extract;
-mod kept;
-mod orders;
-mod problem;
-mod runtime;
+mod app;
+mod compat;
+mod http;
+mod ops;
+mod router;
+mod shared;
+mod stores;
 mod v1;
-mod writer;
+mod write;
 
 use std::cell::OnceCell;
 
+use app::App;
 use axum::Router;
-use axum::http::Uri;
-use axum::response::Response;
-use problem::ApiError;
+use runtime::variables::VariableError;
 use spin_sdk::http::{IntoResponse, Request};
 use spin_sdk::http_service;
 use tower_service::Service;
@@ -30,17 +40,26 @@ async fn handle(request: Request) -> impl IntoResponse {
         /// Built once per instance; a clone of it is a reference.
         static ROUTER: OnceCell<Router> = const { OnceCell::new() };
     }
-    let mut router = ROUTER.with(|router| router.get_or_init(router_of_all_routes).clone());
+    let mut router = ROUTER.with(|router| router.get().cloned()).unwrap_or_else(|| match App::new() {
+        Err(VariableError::Unreadable(error)) => {
+            // The next request tries anew.
+            eprintln!("order-api: {error}");
+            router::unavailable()
+        }
+        read => ROUTER.with(|router| router.get_or_init(|| new_router(read)).clone()),
+    });
     match router.call(request).await {
         Ok(response) => response,
         Err(infallible) => match infallible {},
     }
 }
 
-fn router_of_all_routes() -> Router {
-    Router::new()
-        .merge(v1::routes())
-        .merge(dialects::routes())
-        .fallback(async |uri: Uri| -> Response { ApiError::UnknownPath(uri.path().to_owned()).into() })
-        .method_not_allowed_fallback(async || -> Response { ApiError::MethodNotAllowed.into() })
+fn new_router(app: Result<App, VariableError>) -> Router {
+    match app {
+        Ok(app) => router::routes(app),
+        Err(error) => {
+            eprintln!("order-api: {error}");
+            router::misconfigured(error.to_string())
+        }
+    }
 }

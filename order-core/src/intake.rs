@@ -1,12 +1,10 @@
 //! How orders come in: the store first, so that the acknowledgement is true, then a wake-up for the worker.
 
-use std::borrow::Borrow;
-
 use uuid::Builder;
 
-use crate::order::{Id, NewOrder, Timestamp};
-use crate::queue::{OrderQueue, QueueError};
-use crate::store::{Acceptance, OrderStore, StoreError};
+use crate::order::{EventNumber, Id, Timestamp};
+use crate::queue::{Announcements, QueueError};
+use crate::store::{Acceptance, Orders, StoreError, Submission};
 
 /// How long an accepted order waits for its message before a worker takes it up without one, in milliseconds:
 /// longer than a message takes, short enough that a client hardly notices a queue that lost everything.
@@ -26,34 +24,34 @@ pub fn new_order_id(now: Timestamp, random: u128) -> Id {
     Id::from_text(new_uuid(now, random)).expect("a UUID is an identifier")
 }
 
-/// Accepts `orders`. When this returns, every one that it says was created is durable.
-pub async fn accept<S: OrderStore>(
-    store: &S,
-    orders: &[impl Borrow<NewOrder>],
+/// Accepts `submissions`. When this returns, every one that it says was created is durable, or part of the caller's
+/// transaction.
+///
+/// # Errors
+/// Those of the store; nothing was accepted then.
+pub async fn accept(
+    orders: &(impl Orders + ?Sized),
+    submissions: &[Submission<'_>],
     now: Timestamp,
 ) -> Result<Vec<Acceptance>, StoreError> {
-    store.accept(orders, now, now.plus_millis(UNANNOUNCED_AFTER_MS)).await
+    orders.accept(submissions, now, now.plus_millis(UNANNOUNCED_AFTER_MS)).await
 }
 
 /// Wakes a worker for what [`accept`] created, with one message. A failure is worth a line in the log and no
 /// more: the worker finds the orders by itself after [`UNANNOUNCED_AFTER_MS`].
-pub async fn announce<Q: OrderQueue>(
-    queue: &Q,
-    acceptances: &[Acceptance],
+///
+/// # Errors
+/// The queue is not available.
+pub async fn announce(
+    queue: &impl Announcements,
+    created: &[EventNumber],
     now: Timestamp,
     random: u128,
 ) -> Result<(), QueueError> {
-    let created: Vec<&Id> = acceptances
-        .iter()
-        .filter_map(|acceptance| match acceptance {
-            Acceptance::Created(order) => Some(&order.content.order_id),
-            Acceptance::Existing(_) | Acceptance::Conflict | Acceptance::Undecided(_) => None,
-        })
-        .collect();
     if created.is_empty() {
         return Ok(());
     }
-    queue.send(&new_uuid(now, random), &created).await
+    queue.announce(&new_uuid(now, random), created).await
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!             ▼                             │
 //!  accept ▶ Pending ──── start ────▶ Processing ──── complete ────▶ Completed
 //!             │  ▲                    │  │  ▲
-//!        cancel  └─── retry ─── Failed◀─┘  └─ start (the lease ran out), park
+//!        cancel  └─── retry ─── Failed◀─┘  └─ start (the lease ran out), snooze
 //!             ▼                   fail
 //!         Cancelled
 //! ```
@@ -59,7 +59,7 @@ impl Status {
     pub fn after(self, action: Action) -> Option<Self> {
         match (self, action) {
             (Self::Pending | Self::Processing, Action::Start) => Some(Self::Processing),
-            (Self::Processing, Action::Park) => Some(Self::Processing),
+            (Self::Processing, Action::Snooze) => Some(Self::Processing),
             (Self::Processing, Action::Complete) => Some(Self::Completed),
             (Self::Processing, Action::RetryLater) => Some(Self::Pending),
             (Self::Processing, Action::Fail) => Some(Self::Failed),
@@ -81,7 +81,7 @@ pub enum Action {
     /// A worker begins an attempt: the first, one after a failure, or one after a lost lease.
     Start,
     /// The processor asks for time; the attempt goes on.
-    Park,
+    Snooze,
     /// The processor is done.
     Complete,
     /// The attempt failed and another one is due later.
@@ -97,13 +97,13 @@ pub enum Action {
 impl Action {
     /// Every action.
     pub const ALL: [Self; 7] =
-        [Self::Start, Self::Park, Self::Complete, Self::RetryLater, Self::Fail, Self::Cancel, Self::Retry];
+        [Self::Start, Self::Snooze, Self::Complete, Self::RetryLater, Self::Fail, Self::Cancel, Self::Retry];
 
     /// The name that the API uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
-            Self::Park => "park",
+            Self::Snooze => "snooze",
             Self::Complete => "complete",
             Self::RetryLater => "retry-later",
             Self::Fail => "fail",

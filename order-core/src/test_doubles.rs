@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use crate::order::Timestamp;
-use crate::queue::{KeyValue, QueueError};
+use crate::queue::{KeyValue, KeyValueSet, QueueError};
 use crate::worker::Clock;
 
 #[cfg(any(test, feature = "rusqlite"))]
@@ -50,6 +50,7 @@ mod database {
                 Value::Null => types::Value::Null,
                 Value::Integer(integer) => types::Value::Integer(integer),
                 Value::Text(text) => types::Value::Text(text),
+                Value::Blob(bytes) => types::Value::Blob(bytes),
             });
             let mut rows = statement.query(rusqlite::params_from_iter(parameters)).map_err(failed)?;
             let mut result = Vec::new();
@@ -58,6 +59,7 @@ mod database {
                     types::Value::Null => Value::Null,
                     types::Value::Integer(integer) => Value::Integer(integer),
                     types::Value::Text(text) => Value::Text(text),
+                    types::Value::Blob(bytes) => Value::Blob(bytes),
                     other => panic!("the schema has no {other:?}"),
                 };
                 result.push((0..columns).map(value).collect());
@@ -71,12 +73,14 @@ mod database {
 #[derive(Default)]
 pub struct MemoryKeyValue(RefCell<BTreeMap<String, Vec<u8>>>);
 
-impl KeyValue for MemoryKeyValue {
+impl KeyValueSet for MemoryKeyValue {
     async fn set(&self, key: &str, value: Vec<u8>) -> Result<(), QueueError> {
         self.0.borrow_mut().insert(key.to_owned(), value);
         Ok(())
     }
+}
 
+impl KeyValue for MemoryKeyValue {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, QueueError> {
         Ok(self.0.borrow().get(key).cloned())
     }

@@ -1,11 +1,11 @@
-//! How orders are worked off: one bounded pass over queue, store and processor, run again and again.
+//! How orders are worked off: bounded passes over queue, store and processor, again and again.
 
-use std::collections::HashMap;
-
+use crate::batch::BatchSize;
 use crate::lifecycle::RetryPolicy;
-use crate::order::Timestamp;
-use crate::queue::OrderQueue;
-use crate::store::{Claim, OrderStore, PRUNED_AT_ONCE, StoreError, Verdict};
+use crate::order::{EventNumber, Timestamp};
+use crate::queue::Queue;
+use crate::settings;
+use crate::store::{Claim, Claims, Due, Maintenance, PRUNED_AT_ONCE, Settlement, StoreError};
 
 /// What the processor says of one order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,39 +53,49 @@ pub struct Config {
     pub lease_ms: u64,
     /// How attempts follow each other.
     pub retry: RetryPolicy,
+    /// The most orders that the processor gets at once, 1 to [`BatchSize::MAX`].
+    pub max_batch: u32,
     /// How long orders are kept after they reached a final status, in milliseconds; `None` keeps them for good.
     pub retention_ms: Option<u64>,
 }
 
 impl Config {
-    /// Five times what a slow outgoing call takes; a crashed worker's orders wait no longer than this.
-    pub const DEFAULT_LEASE_MS: u64 = 30_000;
+    /// What a worker goes by where nothing is set.
+    pub const DEFAULT: Self = Self {
+        lease_ms: settings::LEASE_MS.default,
+        retry: RetryPolicy { max_attempts: RetryPolicy::DEFAULT_MAX_ATTEMPTS },
+        max_batch: BatchSize::MAX,
+        retention_ms: None,
+    };
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { lease_ms: Self::DEFAULT_LEASE_MS, retry: RetryPolicy::default(), retention_ms: None }
-    }
-}
-
-/// How long one tick goes on, in milliseconds: the period of the trigger that wakes the worker, so that one
-/// tick takes over from the other. Overlap is safe.
+/// How long one tick takes up orders that are well, in milliseconds: the period of the trigger that wakes the worker,
+/// so that one tick takes over from the other. Overlap is safe.
 pub const TICK_MS: u64 = 1_000;
 /// The pause between two looks at an empty queue, in milliseconds: what an order waits at worst while the
 /// worker is idle, against what an idle worker costs.
 pub const POLL_MS: u64 = 25;
 /// The most messages that one pass takes out of the queue.
 pub const MESSAGES_PER_PASS: usize = 256;
-/// The most orders that the processor gets at once, unless one message names more.
-pub const ORDERS_PER_BATCH: usize = 1_000;
-/// How long a park may be, in milliseconds: a processor that asks for more is asked anyway.
-pub const MAX_PARK_MS: u32 = 3_600_000;
+/// The part of a batch that unannounced orders, and new ones, get at least, as a divisor.
+const PART_OF_NEW: usize = 8;
+/// How much the processor gets at once, in bytes of items, unless one order has more.
+const MAX_CALL_BYTES: usize = 4 * 1_024 * 1_024;
+/// How many quarantined orders workers have processed at once: enough that those that are well, and only shared a
+/// batch with one that is not, need not wait for each that hangs; few enough that as many hanging calls do no harm.
+pub const QUARANTINED_AT_ONCE: u32 = 8;
+/// How long a snooze lasts at least, in milliseconds: a processor that says "ask again at once" is not asked in a loop.
+pub const MIN_SNOOZE_MS: u32 = 50;
+/// How long a snooze lasts at most, in milliseconds: a processor that asks for more is asked anyway.
+pub const MAX_SNOOZE_MS: u32 = 3_600_000;
+/// The longest reason that is kept, in bytes.
+pub const MAX_REASON_BYTES: usize = 4 * 1_024;
 
 /// What one worker works with.
 pub struct Worker<'a, S, Q, P, C> {
     /// Where orders are kept.
     pub store: &'a S,
-    /// Where their messages lie.
+    /// Where their messages are.
     pub queue: &'a Q,
     /// What processing them means.
     pub processor: &'a P,
@@ -95,46 +105,63 @@ pub struct Worker<'a, S, Q, P, C> {
     pub config: Config,
 }
 
-impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C> {
-    /// Works for about [`TICK_MS`]: pass after pass, with a pause when there was nothing to do.
+impl<S: Claims + Maintenance, Q: Queue, P: Processor, C: Clock> Worker<'_, S, Q, P, C> {
+    /// Works for about [`TICK_MS`]: pass after pass, with a pause when there was nothing to do. Then it has quarantined
+    /// orders processed, for as long again at most.
     ///
-    /// Each pass takes healthy orders first, so that orders that bring every worker down cannot keep the others
-    /// from being processed, however many there are.
+    /// Quarantined orders come last because each may end the tick; the ticks that overlap with this one go on with the
+    /// orders that are well.
     ///
     /// # Errors
     /// The store's first error ends the tick; the next one begins anew.
     pub async fn tick(&self) -> Result<(), StoreError> {
         let begin = self.clock.now();
         self.store.fail_exhausted(begin, self.config.retry.max_attempts).await?;
+        let mut known = self.store.batch_size().await?;
+        let mut batch = BatchSize::new(known, self.config.max_batch, self.config.lease_ms);
         let mut pruned_all = false;
-        loop {
-            let mut handled = self.run_once().await?;
-            handled += self.run_suspect().await?;
+        while !self.has_passed(begin, TICK_MS) {
+            let handled = self.run_once(&mut batch).await?;
+            // At once, for the next pass may not return.
+            if handled > 0 && batch.differs_from(known) {
+                self.store.keep_batch_size(batch.get()).await?;
+                known = Some(batch.get());
+            }
             if !pruned_all {
                 pruned_all = self.prune().await? < PRUNED_AT_ONCE as usize;
-            }
-            // A clock that went back must not make the tick endless.
-            let now = self.clock.now();
-            if now < begin || now.millis_since(begin) + POLL_MS > TICK_MS {
-                return Ok(());
             }
             if handled == 0 {
                 self.clock.sleep_ms(POLL_MS);
             }
         }
+        let begin = self.clock.now();
+        let mut has_learned = false;
+        while !self.has_passed(begin, TICK_MS) {
+            let Some(claim) = self.claim_quarantined().await? else { break };
+            // A lease that was lost since: its batch may have been too large. Once a tick is enough.
+            if claim.started_at >= begin && !std::mem::replace(&mut has_learned, true) {
+                batch.learn_of_loss();
+                self.store.keep_batch_size(batch.get()).await?;
+            }
+            self.process(&[claim]).await?;
+        }
+        Ok(())
     }
 
-    /// Takes one order whose lease ran out, and has it processed alone. Answers how many it handled.
-    ///
-    /// Such an order may be what brought its worker down, a processor that trapped on it for instance: the next
-    /// one to fall takes no other with it, and the one that always falls uses up its attempts alone.
-    pub async fn run_suspect(&self) -> Result<usize, StoreError> {
+    /// Whether `millis` milliseconds will soon have passed since `begin`. A clock that went back must not make anything
+    /// endless.
+    fn has_passed(&self, begin: Timestamp, millis: u64) -> bool {
         let now = self.clock.now();
-        let lease_until = now.plus_millis(self.config.lease_ms);
-        match self.store.claim_suspect(now, lease_until, self.config.retry.max_attempts).await? {
-            Some(claim) => self.process(&[claim]).await.map(|()| 1),
-            None => Ok(0),
-        }
+        now < begin || now.millis_since(begin) + POLL_MS > millis
+    }
+
+    /// Takes one order that may have brought its worker down, to be processed alone.
+    ///
+    /// The next worker that such an order brings down takes no other order with it, and one that always falls uses up
+    /// its attempts alone.
+    async fn claim_quarantined(&self) -> Result<Option<Claim>, StoreError> {
+        let (now, max_attempts) = (self.clock.now(), self.config.retry.max_attempts);
+        self.store.claim_quarantined(now, self.lease_from(now), max_attempts, QUARANTINED_AT_ONCE).await
     }
 
     /// Removes a little of what is no longer to be kept. Answers how much.
@@ -144,77 +171,147 @@ impl<S: OrderStore, Q: OrderQueue, P: Processor, C: Clock> Worker<'_, S, Q, P, C
         self.store.prune(now, finished_before).await
     }
 
-    /// One pass: takes up to [`ORDERS_PER_BATCH`] orders, those that messages announce first, has them
-    /// processed in one call, so that the lease has to outlast one call only, and settles them. Answers how
-    /// many orders it handled.
+    /// One pass: takes up to a batch of orders, has them processed in one call, so that the lease has to outlast one
+    /// call only, and settles them. Answers how many orders it handled.
+    ///
+    /// Orders that were started before come first, up to half of the batch: however many new ones are announced, what
+    /// was begun goes on. An eighth is for orders that were accepted a while ago and are not announced any more, and then
+    /// come the new ones, by their messages. Where more than half a batch of started ones is due, the new ones get an
+    /// eighth too, and the started ones the rest.
+    pub async fn run_once(&self, batch: &mut BatchSize) -> Result<usize, StoreError> {
+        let size = batch.get() as usize;
+        let mut claims = Vec::new();
+        let claimed = self.claim_batch(size, &mut claims).await;
+        // What is claimed is processed, whether more could be claimed or not.
+        if !claims.is_empty() {
+            let begin = self.clock.now();
+            self.process(&claims).await?;
+            batch.learn(claims.len(), self.clock.now().millis_since(begin));
+        }
+        claimed.map(|()| claims.len())
+    }
+
+    async fn claim_batch(&self, size: usize, claims: &mut Vec<Claim>) -> Result<(), StoreError> {
+        // A batch of one has no parts: every other one is for what was not started.
+        let half = if size == 1 { (self.clock.random() % 2) as usize } else { size.div_ceil(2) };
+        let part = (size / PART_OF_NEW).max(1);
+        self.claim_due(Due::Started, half, claims).await?;
+        let more_are_started = claims.len() == half;
+        let before = claims.len();
+        self.claim_due(Due::Unannounced, part.min(size - claims.len()), claims).await?;
+        let more_are_unannounced = claims.len() - before == part;
+        let room = size - claims.len();
+        // More was started than gets on: what waits for its next step must not grow by as much as is done.
+        let room_for_new = if more_are_started && half > 0 { part.min(room) } else { room };
+        self.claim_announced(room_for_new, claims).await?;
+        if more_are_started {
+            self.claim_due(Due::Started, size - claims.len(), claims).await?;
+        }
+        if more_are_unannounced {
+            self.claim_due(Due::Unannounced, size - claims.len(), claims).await?;
+        }
+        Ok(())
+    }
+
+    async fn claim_due(&self, due: Due, room: usize, claims: &mut Vec<Claim>) -> Result<(), StoreError> {
+        if room > 0 {
+            let now = self.clock.now();
+            claims.extend(self.store.claim_due(due, now, self.lease_from(now), room as u32).await?);
+        }
+        Ok(())
+    }
+
+    /// Claims up to `room` orders that messages announce, first come, first served.
     ///
     /// The order of steps is what makes it safe: an order is claimed in the store before its message goes,
     /// so a crash in between leaves a stale message and never an order without an owner.
-    pub async fn run_once(&self) -> Result<usize, StoreError> {
+    async fn claim_announced(&self, room: usize, claims: &mut Vec<Claim>) -> Result<(), StoreError> {
+        if room == 0 {
+            return Ok(());
+        }
         // Without its queue the worker goes on: it finds every order by itself, only later.
         let mut messages = self.queue.receive(MESSAGES_PER_PASS).await.unwrap_or_default();
-        let mut order_ids = Vec::new();
-        let mut taken = 0;
+        let mut announced: Vec<EventNumber> = Vec::new();
+        let mut used_up = 0;
+        let mut cut_short = false;
         for message in &mut messages {
-            if taken > 0 && order_ids.len() + message.order_ids.len() > ORDERS_PER_BATCH {
+            let fitting = message.orders.len().min(room - announced.len());
+            announced.extend(message.orders.drain(..fitting));
+            if !message.orders.is_empty() {
+                cut_short = fitting > 0;
                 break;
             }
-            order_ids.append(&mut message.order_ids);
-            taken += 1;
+            used_up += 1;
         }
-        messages.truncate(taken);
-
-        let mut claims = Vec::new();
-        if !messages.is_empty() {
-            let now = self.clock.now();
-            claims = self.store.claim(&order_ids, now, now.plus_millis(self.config.lease_ms)).await?;
-            // A message that stays is stale, and goes another time.
-            let _ = self.queue.delete(&messages).await;
-            restore_order(&mut claims, &order_ids);
+        if used_up == 0 && announced.is_empty() {
+            return Ok(());
         }
-        let room = ORDERS_PER_BATCH.saturating_sub(claims.len());
-        let mut due = Ok(Vec::new());
-        if room > 0 {
-            let now = self.clock.now();
-            due = self.store.claim_due(now, now.plus_millis(self.config.lease_ms), room as u32).await;
-        }
-        // What is claimed is processed, whether more could be claimed or not.
-        claims.extend(due.as_deref().unwrap_or_default().iter().cloned());
-        if !claims.is_empty() {
-            self.process(&claims).await?;
-        }
-        due.map(|_| claims.len())
-    }
-
-    async fn process(&self, claims: &[Claim]) -> Result<(), StoreError> {
-        let outcomes = self.processor.process(claims);
         let now = self.clock.now();
-        // An order that the processor did not answer for keeps its lease, and is taken up when that ends.
-        let verdicts: Vec<_> =
-            claims.iter().zip(outcomes).map(|(claim, outcome)| (claim, self.verdict(claim, outcome, now))).collect();
-        self.store.settle(&verdicts, now).await.map(drop)
+        let mut claimed = self.store.claim(&announced, now, self.lease_from(now)).await?;
+        // The store answers in no order; orders are numbered as they came in.
+        claimed.sort_unstable_by_key(|claim| claim.order);
+        claims.append(&mut claimed);
+        // A message that stays is stale, and goes another time. One that was cut short keeps its rest.
+        if cut_short {
+            let _ = self.queue.replace(&messages[used_up]).await;
+        }
+        if used_up > 0 {
+            let _ = self.queue.delete(&messages[..used_up]).await;
+        }
+        Ok(())
     }
 
-    fn verdict(&self, claim: &Claim, outcome: Outcome, now: Timestamp) -> Verdict {
+    fn lease_from(&self, now: Timestamp) -> Timestamp {
+        now.plus_millis(self.config.lease_ms)
+    }
+
+    /// Has orders processed, in several calls where they are large, and records what the processor said.
+    async fn process(&self, mut claims: &[Claim]) -> Result<(), StoreError> {
+        while !claims.is_empty() {
+            let mut bytes = 0;
+            let fitting = claims.iter().take_while(|claim| {
+                let is_first = bytes == 0;
+                bytes += claim.content.item_ids.as_json().len();
+                is_first || bytes <= MAX_CALL_BYTES
+            });
+            let (call, rest) = claims.split_at(fitting.count());
+            let outcomes = self.processor.process(call);
+            self.settle(call, outcomes).await?;
+            claims = rest;
+        }
+        Ok(())
+    }
+
+    /// Records what the processor said. An order that it did not answer for has failed for now.
+    async fn settle(&self, claims: &[Claim], outcomes: Vec<Outcome>) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let missing = || Outcome::FailedForNow { reason: "the processor gave no outcome for this order".to_owned() };
+        let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(missing));
+        let settlements: Vec<_> =
+            claims.iter().zip(outcomes).map(|(claim, outcome)| (claim, self.settlement(claim, outcome, now))).collect();
+        self.store.settle(&settlements, now).await.map(drop)
+    }
+
+    fn settlement(&self, claim: &Claim, outcome: Outcome, now: Timestamp) -> Settlement {
         match outcome {
-            Outcome::Completed => Verdict::Complete,
+            Outcome::Completed => Settlement::Complete,
             Outcome::InProgress { ask_again_after_ms } => {
-                Verdict::Park { due_at: now.plus_millis(ask_again_after_ms.min(MAX_PARK_MS).into()) }
+                let snooze_ms = ask_again_after_ms.clamp(MIN_SNOOZE_MS, MAX_SNOOZE_MS);
+                Settlement::Snooze { until: now.plus_millis(snooze_ms.into()) }
             }
             Outcome::FailedForNow { reason } => match self.config.retry.delay_after(claim.tries, self.clock.random()) {
-                Some(delay) => Verdict::RetryLater { due_at: now.plus_millis(delay), reason },
-                None => Verdict::Fail { reason },
+                Some(delay) => Settlement::RetryLater { at: now.plus_millis(delay), reason: cut(reason) },
+                None => Settlement::Fail { reason: cut(reason) },
             },
-            Outcome::FailedForGood { reason } => Verdict::Fail { reason },
+            Outcome::FailedForGood { reason } => Settlement::Fail { reason: cut(reason) },
         }
     }
 }
 
-/// Brings claims, which the store answers in no order, back into that of their messages: first come, first
-/// served.
-fn restore_order(claims: &mut [Claim], order_ids: &[String]) {
-    let place: HashMap<&str, usize> = order_ids.iter().enumerate().map(|(place, id)| (id.as_str(), place)).collect();
-    claims.sort_by_key(|claim| place.get(claim.content.order_id.as_str()).copied());
+/// Cuts a reason off at [`MAX_REASON_BYTES`], between two characters.
+fn cut(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+    reason
 }
 
 #[cfg(test)]
@@ -224,13 +321,19 @@ mod tests {
     use super::*;
     use crate::intake;
     use crate::lifecycle::Status;
-    use crate::order::{Amount, Currency, Id, NewOrder};
-    use crate::queue::{KeyValue as _, KeyValueQueue};
+    use crate::order::{Amount, Currency, Id, NewOrder, Order};
+    use crate::principal::NOBODY;
+    use crate::queue::{Announcements as _, KeyValue as _, KeyValueQueue};
     use crate::sqlite::SqliteStore;
-    use crate::store::{Acceptance, Metrics};
+    use crate::store::{Acceptance, Counters as _, History as _, Metrics, Orders as _, Scope, Submission};
     use crate::test_doubles::{ManualClock, MemoryKeyValue, RusqliteConnection};
 
     type Answer = fn(&Claim) -> Outcome;
+
+    /// A batch as large as batches get.
+    fn full() -> BatchSize {
+        BatchSize::new(Some(BatchSize::MAX), BatchSize::MAX, Config::DEFAULT.lease_ms)
+    }
 
     /// Answers by a rule and remembers what it was asked.
     struct Scripted {
@@ -246,7 +349,7 @@ mod tests {
         }
     }
 
-    struct Bench {
+    struct Fixture {
         store: SqliteStore<RusqliteConnection>,
         queue: KeyValueQueue<MemoryKeyValue>,
         processor: Scripted,
@@ -254,7 +357,7 @@ mod tests {
         config: Config,
     }
 
-    impl Bench {
+    impl Fixture {
         async fn new(answer: Answer) -> Self {
             let connection = RusqliteConnection::in_memory();
             Self {
@@ -262,7 +365,7 @@ mod tests {
                 queue: KeyValueQueue(MemoryKeyValue::default()),
                 processor: Scripted { answer, asked: RefCell::default() },
                 clock: ManualClock::default(),
-                config: Config { retry: RetryPolicy { max_attempts: 3 }, ..Config::default() },
+                config: Config { retry: RetryPolicy { max_attempts: 3 }, ..Config::DEFAULT },
             }
         }
 
@@ -280,23 +383,35 @@ mod tests {
             Worker { store, queue, processor, clock, config: *config }
         }
 
-        async fn accept(&self, names: &[&str]) -> Vec<Acceptance> {
+        async fn accept(&self, names: &[&str]) -> Vec<EventNumber> {
             let orders: Vec<_> = names
                 .iter()
                 .map(|name| NewOrder {
                     order_id: Id::from_text(*name).unwrap(),
                     user_id: Id::from_integer(1),
-                    item_ids: vec![Id::from_integer(1)],
+                    item_ids: [Id::from_integer(1)].into_iter().collect(),
                     total_amount: Amount::from_minor(1).unwrap(),
                     currency: Currency::default(),
                 })
                 .collect();
-            intake::accept(&self.store, &orders, self.clock.now()).await.unwrap()
+            let submissions: Vec<_> = orders.iter().map(|order| Submission { owner: &NOBODY, order }).collect();
+            let accepted = intake::accept(&self.store, &submissions, self.clock.now()).await.unwrap();
+            let created = accepted.into_iter().map(|acceptance| match acceptance {
+                Acceptance::Created(order) => order.number,
+                other => panic!("{other:?}"),
+            });
+            created.collect()
         }
 
         async fn accept_and_announce(&self, names: &[&str]) {
-            let accepted = self.accept(names).await;
-            intake::announce(&self.queue, &accepted, self.clock.now(), 0).await.unwrap();
+            let created = self.accept(names).await;
+            // Messages are made at different moments.
+            self.clock.sleep_ms(1);
+            intake::announce(&self.queue, &created, self.clock.now(), 0).await.unwrap();
+        }
+
+        async fn order(&self, name: &str) -> Order {
+            self.store.find(&NOBODY, name).await.unwrap().unwrap()
         }
 
         fn asked(&self) -> Vec<(String, u32)> {
@@ -304,143 +419,284 @@ mod tests {
         }
 
         async fn metrics(&self) -> Metrics {
-            self.store.metrics().await.unwrap()
+            self.store.metrics(Scope::All).await.unwrap()
         }
     }
 
-    /// Is brought down by any batch that holds a poisoned order; remembers the sizes of its batches. A trap
-    /// leaves the claims as they are, which an answer for none of them does too.
+    /// Traps on any batch that holds a poisoned order; remembers the sizes of its batches.
     struct Poisoned(RefCell<Vec<usize>>);
 
     impl Processor for Poisoned {
         fn process(&self, claims: &[Claim]) -> Vec<Outcome> {
             self.0.borrow_mut().push(claims.len());
-            if claims.iter().any(|claim| claim.content.order_id.as_str().starts_with("poison")) {
-                return Vec::new();
-            }
+            let is_poisoned = claims.iter().any(|claim| claim.content.order_id.as_str().starts_with("poison"));
+            assert!(!is_poisoned, "a trap, on purpose");
             claims.iter().map(|_| Outcome::Completed).collect()
         }
+    }
+
+    /// Works until it is done, or until a trap brings the worker down.
+    fn until_a_trap(work: impl Future<Output = Result<(), StoreError>>) {
+        let work = std::panic::AssertUnwindSafe(|| pollster::block_on(work).unwrap());
+        let _ = std::panic::catch_unwind(work);
     }
 
     #[test]
     fn an_announced_order_is_processed_in_one_pass_and_its_message_goes() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| Outcome::Completed).await;
-            bench.accept_and_announce(&["c", "a", "b"]).await;
-            assert_eq!(bench.worker().run_once().await, Ok(3));
-            assert_eq!(bench.asked(), [("c".into(), 1), ("a".into(), 1), ("b".into(), 1)]);
-            assert_eq!(bench.metrics().await.count(Status::Completed), 3);
-            assert!(bench.queue.0.keys().await.unwrap().is_empty());
-            assert_eq!(bench.worker().run_once().await, Ok(0));
+            let fixture = Fixture::new(|_| Outcome::Completed).await;
+            fixture.accept_and_announce(&["c", "a", "b"]).await;
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(3));
+            assert_eq!(fixture.asked(), [("c".into(), 1), ("a".into(), 1), ("b".into(), 1)]);
+            assert_eq!(fixture.metrics().await.count(Status::Completed), 3);
+            assert!(fixture.queue.0.keys().await.unwrap().is_empty());
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(0));
         });
     }
 
     #[test]
-    fn orders_are_taken_up_in_the_order_of_their_messages() {
+    fn orders_are_taken_up_as_they_came_in() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| Outcome::Completed).await;
-            bench.accept(&["a", "b", "c"]).await;
-            let [a, b, c] = ["a", "b", "c"].map(|name| Id::from_text(name).unwrap());
-            bench.queue.send("1", &[&c, &a]).await.unwrap();
-            bench.queue.send("2", &[&b]).await.unwrap();
-            assert_eq!(bench.worker().run_once().await, Ok(3));
-            assert_eq!(bench.asked(), [("c".into(), 1), ("a".into(), 1), ("b".into(), 1)]);
+            let fixture = Fixture::new(|_| Outcome::Completed).await;
+            let [c, a, b] = fixture.accept(&["c", "a", "b"]).await[..] else { panic!("three") };
+            fixture.queue.announce("1", &[a, c]).await.unwrap();
+            fixture.queue.announce("2", &[b]).await.unwrap();
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(3));
+            assert_eq!(fixture.asked(), [("c".into(), 1), ("a".into(), 1), ("b".into(), 1)]);
+        });
+    }
+
+    #[test]
+    fn a_message_that_names_more_than_fits_keeps_its_rest() {
+        pollster::block_on(async {
+            let fixture = Fixture::new(|_| Outcome::Completed).await;
+            fixture.accept_and_announce(&["a", "b", "c", "d", "e"]).await;
+            let worker = fixture.worker();
+            let mut passes = Vec::new();
+            for _ in 0..4 {
+                let mut two = BatchSize::new(Some(2), 2, fixture.config.lease_ms);
+                passes.push(worker.run_once(&mut two).await.unwrap());
+            }
+            assert_eq!(passes, [2, 2, 1, 0]);
+            assert!(fixture.queue.0.keys().await.unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_slow_processor_gets_batches_that_it_gets_through_in_time() {
+        /// Does one order after the other.
+        struct OneByOne<'a>(&'a ManualClock, RefCell<Vec<u64>>);
+
+        impl Processor for OneByOne<'_> {
+            fn process(&self, claims: &[Claim]) -> Vec<Outcome> {
+                let begin = self.0.now();
+                claims.iter().for_each(|_| self.0.sleep_ms(500));
+                self.1.borrow_mut().push(self.0.now().millis_since(begin));
+                claims.iter().map(|_| Outcome::Completed).collect()
+            }
+        }
+
+        pollster::block_on(async {
+            let fixture = Fixture::new(|_| unreachable!()).await;
+            let processor = OneByOne(&fixture.clock, RefCell::default());
+            let names: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+            fixture.accept_and_announce(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            // What a tick has learned, the next one knows.
+            for _ in 0..20 {
+                fixture.worker_with(&processor).tick().await.unwrap();
+            }
+            assert_eq!(fixture.metrics().await.count(Status::Completed), 100);
+            let longest = processor.1.borrow().iter().max().copied().unwrap();
+            assert!(longest <= fixture.config.lease_ms / 3, "a call took {longest} ms");
+            assert!(processor.1.borrow().len() <= 8, "{:?}", processor.1.borrow());
+            for name in names {
+                assert_eq!(fixture.order(&name).await.attempts, 1);
+            }
+        });
+    }
+
+    /// While more orders are announced in every pass than fit into it, and more of older age lie unannounced, orders
+    /// that were started wait no more than the passes that their number takes at half a batch each.
+    #[test]
+    fn overload_does_not_starve_what_was_started() {
+        pollster::block_on(async {
+            const SIZE: usize = 8;
+            for started in [1usize, 7, 40] {
+                let fixture = Fixture::new(|claim| match (claim.content.order_id.as_str(), claim.attempt) {
+                    (name, 1) if name.starts_with("retried") => Outcome::FailedForNow { reason: "once".into() },
+                    _ => Outcome::Completed,
+                })
+                .await;
+                let batch = || BatchSize::new(Some(SIZE as u32), SIZE as u32, fixture.config.lease_ms);
+                let old: Vec<String> = (0..200).map(|number| format!("old{number}")).collect();
+                fixture.accept(&old.iter().map(String::as_str).collect::<Vec<_>>()).await;
+                let names: Vec<String> = (0..started).map(|number| format!("retried{number}")).collect();
+                fixture.accept_and_announce(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+                for _ in 0..started.div_ceil(SIZE) {
+                    fixture.worker().run_once(&mut batch()).await.unwrap();
+                }
+                // Their retries and the old ones are due by now.
+                fixture.clock.sleep_ms(intake::UNANNOUNCED_AFTER_MS);
+                let passes = started.div_ceil(SIZE / 2);
+                for pass in 0..passes {
+                    let new: Vec<String> = (0..2 * SIZE).map(|number| format!("new{pass}-{number}")).collect();
+                    fixture.accept_and_announce(&new.iter().map(String::as_str).collect::<Vec<_>>()).await;
+                    assert_eq!(fixture.worker().run_once(&mut batch()).await, Ok(SIZE));
+                }
+                for name in &names {
+                    assert_eq!(fixture.order(name).await.status, Status::Completed, "{started}: {name}");
+                }
+                // Neither the new ones are starved, nor those that nothing announces.
+                assert_eq!(fixture.order("new0-0").await.status, Status::Completed);
+                assert_eq!(fixture.order("old0").await.status, Status::Completed);
+            }
+        });
+    }
+
+    #[test]
+    fn what_a_processor_says_is_kept_within_limits() {
+        pollster::block_on(async {
+            let fixture = Fixture::new(|claim| match claim.content.order_id.as_str() {
+                "eager" => Outcome::InProgress { ask_again_after_ms: 0 },
+                _ => Outcome::FailedForGood { reason: "é".repeat(5_000) },
+            })
+            .await;
+            fixture.accept_and_announce(&["eager", "talkative"]).await;
+            let worker = fixture.worker();
+            assert_eq!(worker.run_once(&mut full()).await, Ok(2));
+            assert_eq!(worker.run_once(&mut full()).await, Ok(0));
+            fixture.clock.sleep_ms(MIN_SNOOZE_MS.into());
+            assert_eq!(worker.run_once(&mut full()).await, Ok(1));
+            assert_eq!(fixture.order("talkative").await.failure, Some("é".repeat(MAX_REASON_BYTES / 2)));
+        });
+    }
+
+    #[test]
+    fn an_order_without_an_outcome_has_failed_for_now() {
+        struct Silent;
+        impl Processor for Silent {
+            fn process(&self, _: &[Claim]) -> Vec<Outcome> {
+                vec![Outcome::Completed]
+            }
+        }
+        pollster::block_on(async {
+            let fixture = Fixture::new(|_| unreachable!()).await;
+            fixture.accept_and_announce(&["a", "b"]).await;
+            fixture.worker_with(&Silent).run_once(&mut full()).await.unwrap();
+            assert_eq!(fixture.order("a").await.status, Status::Completed);
+            let forgotten = fixture.order("b").await;
+            assert_eq!(forgotten.status, Status::Pending);
+            assert_eq!(forgotten.failure.as_deref(), Some("the processor gave no outcome for this order"));
+        });
+    }
+
+    /// A processor cannot forge the loss of a lease by its words.
+    #[test]
+    fn how_an_attempt_ended_is_not_told_by_its_reason() {
+        pollster::block_on(async {
+            let fixture = Fixture::new(|_| Outcome::FailedForGood { reason: crate::store::LEASE_LOST.into() }).await;
+            fixture.accept_and_announce(&["a"]).await;
+            fixture.worker().run_once(&mut full()).await.unwrap();
+            let attempts = fixture.store.attempts(&NOBODY, "a").await.unwrap().unwrap();
+            assert_eq!(attempts[0].end, Some(crate::order::AttemptEnd::Failed));
         });
     }
 
     #[test]
     fn many_orders_that_bring_workers_down_do_not_stop_the_others() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| unreachable!()).await;
+            let fixture = Fixture::new(|_| unreachable!()).await;
             let poisoned = Poisoned(RefCell::default());
-            let Bench { store, clock, config, .. } = &bench;
-            let worker = bench.worker_with(&poisoned);
+            let Fixture { clock, config, .. } = &fixture;
+            let worker = fixture.worker_with(&poisoned);
             let names: Vec<String> = (0..100).map(|number| format!("poison{number}")).collect();
-            bench.accept_and_announce(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
-            worker.run_once().await.unwrap();
+            fixture.accept_and_announce(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            fixture.store.keep_batch_size(1_000).await.unwrap();
+            until_a_trap(worker.tick());
             clock.sleep_ms(config.lease_ms);
-            // A worker gets through one pass before the first of them brings it down.
-            bench.accept_and_announce(&["good"]).await;
-            worker.run_once().await.unwrap();
-            worker.run_suspect().await.unwrap();
-            assert_eq!(store.find("good").await.unwrap().unwrap().status, Status::Completed);
-            // All of them together, the good one, and one suspect alone.
+            // A tick gets through what is well before the first of them brings it down.
+            fixture.accept_and_announce(&["good"]).await;
+            until_a_trap(worker.tick());
+            assert_eq!(fixture.order("good").await.status, Status::Completed);
+            // All of them together, the good one, and one quarantined alone.
             assert_eq!(*poisoned.0.borrow(), [100, 1, 1]);
+            // What was lost was too much at once, as far as anybody knows.
+            assert_eq!(fixture.store.batch_size().await, Ok(Some(500)));
         });
     }
 
     #[test]
     fn what_is_old_is_pruned_by_the_tick_however_much_it_is() {
         pollster::block_on(async {
-            let mut bench = Bench::new(|_| Outcome::Completed).await;
-            bench.config.retention_ms = Some(1_000);
+            let mut fixture = Fixture::new(|_| Outcome::Completed).await;
+            fixture.config.retention_ms = Some(1_000);
             let names: Vec<String> = (0..1_200).map(|number| number.to_string()).collect();
             for names in names.chunks(300) {
-                bench.accept_and_announce(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
-                bench.clock.sleep_ms(1);
+                fixture.accept_and_announce(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+                fixture.clock.sleep_ms(1);
             }
-            bench.worker().tick().await.unwrap();
-            assert_eq!(bench.metrics().await.count(Status::Completed), 1_200);
-            bench.clock.sleep_ms(2_000);
-            bench.worker().tick().await.unwrap();
-            assert_eq!(bench.metrics().await.total, 0);
+            fixture.worker().tick().await.unwrap();
+            assert_eq!(fixture.metrics().await.count(Status::Completed), 1_200);
+            fixture.clock.sleep_ms(2_000);
+            fixture.worker().tick().await.unwrap();
+            assert_eq!(fixture.metrics().await.total, 0);
         });
     }
 
     #[test]
     fn an_order_without_a_message_is_found_after_a_while() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| Outcome::Completed).await;
-            bench.accept(&["a"]).await;
-            assert_eq!(bench.worker().run_once().await, Ok(0));
-            bench.clock.sleep_ms(intake::UNANNOUNCED_AFTER_MS);
-            assert_eq!(bench.worker().run_once().await, Ok(1));
-            assert_eq!(bench.metrics().await.count(Status::Completed), 1);
+            let fixture = Fixture::new(|_| Outcome::Completed).await;
+            fixture.accept(&["a"]).await;
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(0));
+            fixture.clock.sleep_ms(intake::UNANNOUNCED_AFTER_MS);
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(1));
+            assert_eq!(fixture.metrics().await.count(Status::Completed), 1);
         });
     }
 
     #[test]
     fn a_message_that_repeats_or_names_nothing_does_no_harm() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| Outcome::Completed).await;
-            bench.accept_and_announce(&["a"]).await;
-            let a = Id::from_text("a").unwrap();
-            let ghost = Id::from_text("ghost").unwrap();
-            bench.queue.send("2", &[&a, &ghost]).await.unwrap();
-            bench.queue.send("3", &[]).await.unwrap();
-            assert_eq!(bench.worker().run_once().await, Ok(1));
-            bench.queue.send("4", &[&a]).await.unwrap();
-            assert_eq!(bench.worker().run_once().await, Ok(0));
-            assert_eq!(bench.asked(), [("a".into(), 1)]);
-            assert!(bench.queue.0.keys().await.unwrap().is_empty());
+            let fixture = Fixture::new(|_| Outcome::Completed).await;
+            let a = fixture.accept(&["a"]).await[0];
+            let ghost = EventNumber(a.0 + 1_000);
+            fixture.queue.announce("1", &[a]).await.unwrap();
+            fixture.queue.announce("2", &[a, ghost]).await.unwrap();
+            fixture.queue.announce("3", &[]).await.unwrap();
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(1));
+            fixture.queue.announce("4", &[a]).await.unwrap();
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(0));
+            assert_eq!(fixture.asked(), [("a".into(), 1)]);
+            assert!(fixture.queue.0.keys().await.unwrap().is_empty());
         });
     }
 
     #[test]
     fn an_order_in_progress_is_asked_about_again_when_it_said() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| Outcome::InProgress { ask_again_after_ms: 400 }).await;
-            bench.accept_and_announce(&["a"]).await;
-            assert_eq!(bench.worker().run_once().await, Ok(1));
-            bench.clock.sleep_ms(399);
-            assert_eq!(bench.worker().run_once().await, Ok(0));
-            bench.clock.sleep_ms(1);
-            assert_eq!(bench.worker().run_once().await, Ok(1));
-            assert_eq!(bench.asked(), [("a".into(), 1), ("a".into(), 1)]);
+            let fixture = Fixture::new(|_| Outcome::InProgress { ask_again_after_ms: 400 }).await;
+            fixture.accept_and_announce(&["a"]).await;
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(1));
+            fixture.clock.sleep_ms(399);
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(0));
+            fixture.clock.sleep_ms(1);
+            assert_eq!(fixture.worker().run_once(&mut full()).await, Ok(1));
+            assert_eq!(fixture.asked(), [("a".into(), 1), ("a".into(), 1)]);
         });
     }
 
     #[test]
     fn a_failure_for_now_is_retried_until_the_attempts_are_used_up() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| Outcome::FailedForNow { reason: "down".into() }).await;
-            bench.accept_and_announce(&["a"]).await;
+            let fixture = Fixture::new(|_| Outcome::FailedForNow { reason: "down".into() }).await;
+            fixture.accept_and_announce(&["a"]).await;
             for _ in 0..10 {
-                bench.worker().run_once().await.unwrap();
-                bench.clock.sleep_ms(RetryPolicy::MAX_DELAY_MS);
+                fixture.worker().run_once(&mut full()).await.unwrap();
+                fixture.clock.sleep_ms(RetryPolicy::MAX_DELAY_MS);
             }
-            assert_eq!(bench.asked(), [("a".into(), 1), ("a".into(), 2), ("a".into(), 3)]);
-            let order = bench.store.find("a").await.unwrap().unwrap();
+            assert_eq!(fixture.asked(), [("a".into(), 1), ("a".into(), 2), ("a".into(), 3)]);
+            let order = fixture.order("a").await;
             assert_eq!((order.status, order.failure.as_deref()), (Status::Failed, Some("down")));
         });
     }
@@ -448,19 +704,19 @@ mod tests {
     #[test]
     fn an_order_that_brings_its_worker_down_takes_no_other_with_it() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| unreachable!()).await;
+            let fixture = Fixture::new(|_| unreachable!()).await;
             let poisoned = Poisoned(RefCell::default());
-            let Bench { store, clock, config, .. } = &bench;
-            let worker = bench.worker_with(&poisoned);
-            bench.accept_and_announce(&["a", "poison", "b"]).await;
-            worker.run_once().await.unwrap();
+            let Fixture { clock, config, .. } = &fixture;
+            let worker = fixture.worker_with(&poisoned);
+            fixture.accept_and_announce(&["a", "poison", "b"]).await;
+            until_a_trap(worker.tick());
             for _ in 0..5 {
                 clock.sleep_ms(config.lease_ms);
-                worker.tick().await.unwrap();
+                until_a_trap(worker.tick());
             }
-            assert_eq!(bench.metrics().await.by_status, [0, 0, 2, 1, 0]);
-            let poison = store.find("poison").await.unwrap().unwrap();
-            assert_eq!((poison.attempts, poison.failure.as_deref()), (3, Some("its lease ran out")));
+            assert_eq!(fixture.metrics().await.by_status, [0, 0, 2, 1, 0]);
+            let poison = fixture.order("poison").await;
+            assert_eq!((poison.attempts, poison.failure.as_deref()), (3, Some(crate::store::LEASE_LOST)));
             // Together once, then each alone.
             assert_eq!(*poisoned.0.borrow(), [3, 1, 1, 1, 1]);
         });
@@ -469,47 +725,44 @@ mod tests {
     #[test]
     fn one_pass_hands_over_one_batch() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| Outcome::Completed).await;
-            let names: Vec<String> = (0..ORDERS_PER_BATCH * 2).map(|number| number.to_string()).collect();
-            for half in names.chunks(ORDERS_PER_BATCH / 2 + 1) {
-                let half: Vec<&str> = half.iter().map(String::as_str).collect();
-                bench.accept_and_announce(&half).await;
-                bench.clock.sleep_ms(1);
+            let fixture = Fixture::new(|_| Outcome::Completed).await;
+            let names: Vec<String> = (0..BatchSize::MAX * 2).map(|number| number.to_string()).collect();
+            for half in names.chunks(BatchSize::MAX as usize / 2 + 1) {
+                fixture.accept_and_announce(&half.iter().map(String::as_str).collect::<Vec<_>>()).await;
             }
             let mut passes = Vec::new();
-            while let handled @ 1.. = bench.worker().run_once().await.unwrap() {
+            while let handled @ 1.. = fixture.worker().run_once(&mut full()).await.unwrap() {
                 passes.push(handled);
             }
-            assert_eq!(passes.iter().sum::<usize>(), names.len());
-            assert!(passes.iter().all(|handled| *handled <= ORDERS_PER_BATCH), "{passes:?}");
+            assert_eq!(passes, [BatchSize::MAX as usize; 2]);
         });
     }
 
     #[test]
     fn a_failure_for_good_is_not_retried() {
         pollster::block_on(async {
-            let bench = Bench::new(|claim| match claim.content.order_id.as_str() {
+            let fixture = Fixture::new(|claim| match claim.content.order_id.as_str() {
                 "bad" => Outcome::FailedForGood { reason: "no such item".into() },
                 _ => Outcome::Completed,
             })
             .await;
-            bench.accept_and_announce(&["good", "bad", "fine"]).await;
-            bench.worker().run_once().await.unwrap();
-            assert_eq!(bench.metrics().await.by_status, [0, 0, 2, 1, 0]);
+            fixture.accept_and_announce(&["good", "bad", "fine"]).await;
+            fixture.worker().run_once(&mut full()).await.unwrap();
+            assert_eq!(fixture.metrics().await.by_status, [0, 0, 2, 1, 0]);
         });
     }
 
     #[test]
     fn a_tick_ends_after_its_time_whether_it_is_idle_or_busy() {
         pollster::block_on(async {
-            let bench = Bench::new(|_| Outcome::Completed).await;
-            let begin = bench.clock.now();
-            bench.worker().tick().await.unwrap();
-            let idle = bench.clock.now().millis_since(begin);
+            let fixture = Fixture::new(|_| Outcome::Completed).await;
+            let begin = fixture.clock.now();
+            fixture.worker().tick().await.unwrap();
+            let idle = fixture.clock.now().millis_since(begin);
             assert!((TICK_MS - 2 * POLL_MS..=TICK_MS).contains(&idle), "{idle}");
-            bench.accept_and_announce(&["a"]).await;
-            bench.worker().tick().await.unwrap();
-            assert_eq!(bench.metrics().await.count(Status::Completed), 1);
+            fixture.accept_and_announce(&["a"]).await;
+            fixture.worker().tick().await.unwrap();
+            assert_eq!(fixture.metrics().await.count(Status::Completed), 1);
         });
     }
 }

@@ -68,6 +68,9 @@ impl Reach {
         body: Option<&Value>,
     ) -> Option<Answer> {
         let mut request = Request::builder().method(&method).uri(path).header("host", "sim");
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }

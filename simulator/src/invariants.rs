@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use crate::simulation::{MAX_ATTEMPTS, PROCESSING_TIME_MS};
+use crate::settings::{MAX_ATTEMPTS, PROCESSING_TIME_MS};
 
 /// What the clients know of the orders that they sent.
 #[derive(Default)]
@@ -17,6 +17,13 @@ pub struct Ledger {
     pub sent: BTreeMap<String, Sent>,
     /// The first answers to keyed requests that are not orders: the status and the body, by key.
     pub answers: BTreeMap<String, (u16, Bytes)>,
+}
+
+/// What a reader who follows the numbers of changes has seen: how many there are up to which one.
+#[derive(Clone, Copy, Default)]
+struct Followed {
+    up_to: i64,
+    count: i64,
 }
 
 /// An order that a client sent.
@@ -34,11 +41,14 @@ pub struct Sent {
 /// A connection that looks and leaves no trace: it does not even write back the log when it is the last. It is
 /// opened when it is first needed, and must go before the machine comes back.
 #[derive(Default)]
-pub struct Onlooker(Option<Connection>);
+pub struct Onlooker {
+    connection: Option<Connection>,
+    followed: Followed,
+}
 
 impl Onlooker {
     fn connection(&mut self, path: &Path) -> rusqlite::Result<&mut Connection> {
-        match &mut self.0 {
+        match &mut self.connection {
             Some(db) => Ok(db),
             none => {
                 let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -89,16 +99,21 @@ fn rows(db: &Connection) -> rusqlite::Result<Vec<Row>> {
 /// What does not hold, in words. A database that cannot be read now (it is locked, or new) holds everything,
 /// unless it is the end.
 pub fn check(onlooker: &mut Onlooker, path: &Path, ledger: &Ledger, at_end: bool) -> Result<(), String> {
+    let mut followed = onlooker.followed;
     let mut read = || -> rusqlite::Result<Result<(), String>> {
         // One snapshot for all queries.
         let db = onlooker.connection(path)?.transaction()?;
         let rows = rows(&db)?;
+        let numbers = check_numbers(&db, &mut followed)?;
         Ok(check_rows(&rows, ledger, at_end)
             .and_then(|()| check_counters(&db))
-            .and_then(|()| check_history(&db, &rows)))
+            .and_then(|()| check_history(&db, &rows))
+            .and(numbers))
     };
-    match read() {
-        Ok(outcome) => outcome,
+    let checked = read();
+    onlooker.followed = followed;
+    match checked {
+        Ok(held) => held,
         Err(_) if !at_end => Ok(()),
         Err(error) => Err(format!("the database cannot be read at the end: {error}")),
     }
@@ -154,6 +169,25 @@ fn check_rows(rows: &[Row], ledger: &Ledger, at_end: bool) -> Result<(), String>
     Ok(())
 }
 
+/// Every change has a number of its own, and none becomes visible below one that was seen before.
+fn check_numbers(db: &Connection, followed: &mut Followed) -> rusqlite::Result<Result<(), String>> {
+    let mut count = db.prepare_cached(
+        "SELECT count(*), count(DISTINCT number), coalesce(max(number), 0), coalesce(sum(number <= ?1), 0)
+         FROM (SELECT seq AS number FROM orders UNION ALL SELECT number FROM order_events)",
+    )?;
+    let (all, distinct, last, seen): (i64, i64, i64, i64) =
+        count.query_row([followed.up_to], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    if all != distinct {
+        return Ok(Err("two changes have one number".to_owned()));
+    }
+    if seen != followed.count {
+        let Followed { up_to, count } = followed;
+        return Ok(Err(format!("up to number {up_to} there were {count} changes, and now there are {seen}")));
+    }
+    *followed = Followed { up_to: last, count: all };
+    Ok(Ok(()))
+}
+
 fn check_counters(db: &Connection) -> Result<(), String> {
     let equal: rusqlite::Result<bool> = db.query_row(
         "SELECT (total, pending, processing, completed, failed, cancelled, processing_ms, completion_ms) = (
@@ -163,7 +197,7 @@ fn check_counters(db: &Connection) -> Result<(), String> {
                     coalesce(sum(iif(status = 'Completed', max(0, finished_at - started_at), 0)), 0),
                     coalesce(sum(iif(status = 'Completed', max(0, finished_at - created_at), 0)), 0)
              FROM orders)
-         FROM order_counters",
+         FROM order_counters WHERE owner = ''",
         [],
         |row| row.get(0),
     );
@@ -184,8 +218,8 @@ fn check_history(db: &Connection, rows: &[Row]) -> Result<(), String> {
             let mut told: Vec<(i64, String, i64)> = events
                 .query_map([row.seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect::<Result<_, _>>()?;
-            // The intake, which the order itself tells.
-            told.insert(0, (0, "Pending".to_owned(), 0));
+            // The creation, which the order itself tells.
+            told.insert(0, (row.seq, "Pending".to_owned(), 0));
             let tried: Vec<(i64, Option<String>)> =
                 attempts.query_map([row.seq], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
             if let Err(what) = check_events(&told, row).and_then(|()| check_attempts(&tried, row)) {
@@ -197,10 +231,10 @@ fn check_history(db: &Connection, rows: &[Row]) -> Result<(), String> {
     read().unwrap_or_else(|error| Err(format!("the history cannot be read: {error}")))
 }
 
-/// The events are numbered, each follows from the one before, and the last one tells the order's state.
+/// The creation comes first, each event follows from the one before, and the last one tells the order's state.
 fn check_events(events: &[(i64, String, i64)], row: &Row) -> Result<(), String> {
-    if !events.iter().map(|event| event.0).eq(0..events.len() as i64) {
-        return Err("its events are not numbered".to_owned());
+    if events.iter().any(|event| event.0 < row.seq) {
+        return Err("an event comes before its creation".to_owned());
     }
     match events.last() {
         Some((_, status, attempt)) if *status == row.status && *attempt == row.attempts => {}

@@ -9,8 +9,10 @@ mod client;
 mod disk;
 mod invariants;
 pub mod planted;
+mod settings;
 mod simulation;
 mod world;
 
-pub use simulation::{Report, Settings, Simulator, Totals};
+pub use settings::Settings;
+pub use simulation::{Report, Simulator, Totals};
 pub use world::Faults;

@@ -10,9 +10,9 @@ pub enum Planted {
     AcknowledgeBeforeSync,
     /// A worker whose lease ran out can still settle.
     NoFencing,
-    /// A verdict is carried out whatever became of the order meanwhile.
+    /// A settlement is carried out whatever became of the order meanwhile.
     SettleAnyones,
-    /// Orders without a message, and parked or retried ones, are never taken up.
+    /// Orders without a message, and snoozed or retried ones, are never taken up.
     NoReconcile,
     /// Orders whose lease ran out are never taken up again.
     LostLeasesStayLost,
@@ -36,11 +36,13 @@ pub enum Planted {
     HistoryWithGaps,
     /// An attempt that follows a lost one has the same number.
     SameNumberAfterLoss,
+    /// Events are numbered apart from creations: a reader who follows the numbers skips some.
+    NumbersOutOfOrder,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AcknowledgeBeforeSync,
         Self::NoFencing,
         Self::SettleAnyones,
@@ -56,6 +58,7 @@ impl Planted {
         Self::OverwriteOnConflict,
         Self::HistoryWithGaps,
         Self::SameNumberAfterLoss,
+        Self::NumbersOutOfOrder,
     ];
 
     /// What is run in the place of `statement`; `None` leaves it as it is.
@@ -69,15 +72,13 @@ impl Planted {
         };
         match self {
             Self::AcknowledgeBeforeSync => replace("PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),
-            Self::NoFencing => among("AS verdict", "AND orders.attempts = verdict.attempt", ""),
+            Self::NoFencing => among("AS settled", "AND orders.attempts = settled.attempt", ""),
             Self::SettleAnyones => {
-                let guards = "AND orders.attempts = verdict.attempt\n       AND orders.status = 'Processing' AND orders.parked = 0";
-                among("AS verdict", guards, "")
+                let guards = "AND orders.attempts = settled.attempt\n       AND orders.status = 'Processing' AND orders.snoozed = 0";
+                among("AS settled", guards, "")
             }
-            Self::NoReconcile => {
-                among("SELECT 1 FROM orders\n     WHERE due_at <= ?1 AND suspect = 0", "LIMIT 1", "LIMIT 0")
-            }
-            Self::LostLeasesStayLost => among("SET suspect = 1,", "LIMIT 1", "LIMIT 0"),
+            Self::NoReconcile => among("SELECT 1 FROM orders WHERE lane = ?2", "LIMIT 1", "LIMIT 0"),
+            Self::LostLeasesStayLost => among("SET quarantined = 1,", "WHERE seq = (", "WHERE 0 AND seq = ("),
             Self::MessagesStartAnything => among(
                 "attempts = 1, started_at = ?2",
                 "AND status = 'Pending' AND attempts = 0",
@@ -86,7 +87,7 @@ impl Planted {
             .map(|statement| statement.replace("attempts = 1,", "attempts = attempts + 1,")),
             Self::CancelAnything => among("SET status = 'Cancelled'", "AND status = 'Pending'", ""),
             Self::RetryAnything => among(
-                "attempts_forgiven = attempts\n     WHERE order_id",
+                "attempts_forgiven = attempts\n     WHERE owner",
                 "AND status = 'Failed'",
                 "AND status <> 'Pending'",
             ),
@@ -102,9 +103,9 @@ impl Planted {
             Self::ForgetAnswers => {
                 among("INSERT OR REPLACE INTO idempotency_keys", "FROM json_each(?1)", "FROM json_each(?1) WHERE 0")
             }
-            Self::NoLimitOfAttempts => among("suspect = 0, failure = 'its lease ran out'", "LIMIT 100", "LIMIT 0"),
+            Self::NoLimitOfAttempts => among("lane IN (2, 4)", "LIMIT 100", "LIMIT 0"),
             Self::OverwriteOnConflict => among(
-                "INSERT INTO orders (order_id",
+                "INSERT INTO orders (seq, owner",
                 "DO NOTHING",
                 "DO UPDATE SET total_amount = excluded.total_amount WHERE total_amount <> excluded.total_amount",
             ),
@@ -113,8 +114,13 @@ impl Planted {
                 among("CREATE TRIGGER orders_changed_history", when, "WHEN OLD.attempts <> NEW.attempts")
             }
             Self::SameNumberAfterLoss => {
-                among("SET suspect = 1,", "attempts = attempts + (parked = 0),", "attempts = attempts,")
+                among("SET quarantined = 1,", "attempts = attempts + (snoozed = 0),", "attempts = attempts,")
             }
+            Self::NumbersOutOfOrder => among(
+                "SELECT last.number + 1, NEW.seq",
+                "last.number + 1",
+                "1 + coalesce((SELECT max(number) FROM order_events), last.number)",
+            ),
         }
     }
 }

@@ -18,58 +18,8 @@ use crate::client::{Client, Reach};
 use crate::disk::Disk;
 use crate::invariants::{Ledger, Onlooker, check};
 use crate::planted::Planted;
+use crate::settings::{CALL_TIMEOUT_MS, LEASE_MS, MAX_ATTEMPTS, PROCESSING_TIME_MS, Settings};
 use crate::world::{Faults, World};
-
-/// The variables of every run: short times, so that leases run out and attempts are used up.
-pub const MAX_ATTEMPTS: i64 = 3;
-/// How long the processor takes.
-pub const PROCESSING_TIME_MS: i64 = 700;
-const LEASE_MS: u64 = 1_500;
-
-/// What is run.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Decides everything that is left open.
-    pub seed: u64,
-    /// What goes wrong.
-    pub faults: Faults,
-    /// How many actions each client has; fewer than the default shorten a history.
-    pub actions: usize,
-    /// A mistake in the components.
-    pub planted: Option<Planted>,
-}
-
-impl Settings {
-    /// How many actions each client has.
-    pub const ACTIONS: usize = 20;
-    const CLIENTS: usize = 3;
-
-    /// A run of random faults.
-    pub fn random(seed: u64) -> Self {
-        Self { seed, faults: Faults::Random, actions: Self::ACTIONS, planted: None }
-    }
-
-    /// These settings with the machine dying before and after each of the first `calls` calls in turn.
-    pub fn dying_at_each_of(self, calls: u64) -> Vec<Self> {
-        let deaths = (0..calls).flat_map(|call| [false, true].map(|after| Faults::DeathAt { call, after }));
-        deaths.map(|faults| Self { faults, ..self }).collect()
-    }
-
-    /// The command that runs this again.
-    pub fn command(&self) -> String {
-        let Self { seed, actions, .. } = self;
-        match self.faults {
-            Faults::DeathAt { call, after } => {
-                format!(
-                    "cargo sim --faults exhaustive --seed {seed} --call {call}{}",
-                    if after { " --after" } else { "" }
-                )
-            }
-            Faults::Random => format!("cargo sim --seed {seed} --actions {actions}"),
-            Faults::None => format!("cargo sim --faults none --seed {seed}"),
-        }
-    }
-}
 
 /// How a run went.
 #[derive(Debug)]
@@ -198,6 +148,7 @@ impl Simulator {
                 .map(|(name, value)| (name.to_owned(), value))
                 .into();
                 options.key_value = KeyValueLocation::Given(KeyValueStore::Memory(messages.clone()));
+                options.trigger_timeout = Duration::from_millis(CALL_TIMEOUT_MS);
                 options.clock = Clock::Test(clock.clone());
                 options.hook = Some(world.clone());
                 options.single_threaded = true;
@@ -385,7 +336,7 @@ async fn script(client: &Rc<RefCell<Client>>, reach: &Reach, step: &Rc<RefCell<u
             fails(false);
         };
         match now {
-            // One order of each kind: named, in a dialect, with a key and nameless, in a dialect, named with a key.
+            // One order of each kind: named, on another route, with a key and nameless, on another route, named with a key.
             0 => order(0, 0).await,
             1 => order(1, 5).await,
             2 => order(2, 6).await,

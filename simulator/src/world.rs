@@ -140,7 +140,7 @@ impl World {
     }
 
     fn random_fate(&self, call: &HostCall<'_>) -> Fate {
-        let in_processor = call.kind == CallKind::Variable && call.subject == "processing_time_ms";
+        let in_processor = is_in_processor(call);
         let roll = self.below(10_000);
         if in_processor {
             // Hanging comes in bursts, as it does when something behind the processor is down: one worker hangs,
@@ -151,7 +151,7 @@ impl World {
                 return self.inject(call, Fate::Delay(delay, Box::default()));
             }
             return match roll {
-                // Slow, then hanging beyond every lease, then failing, then trapping.
+                // Slow, then hanging beyond every lease, then failing, then trapping, then never returning.
                 0..300 => self.inject(call, Fate::Delay(Duration::from_millis(self.below(3_000)), Box::default())),
                 300..800 => {
                     *self.hanging_until.lock().unwrap() = Some(Instant::now() + Duration::from_secs(6));
@@ -159,6 +159,7 @@ impl World {
                 }
                 800..1_500 => self.inject(call, Fate::FailBefore("the processor is down".to_owned())),
                 1_500..1_700 => self.inject(call, Fate::DieBefore),
+                1_700..1_750 => self.inject(call, Fate::Delay(NEVER, Box::default())),
                 _ => Fate::Proceed,
             };
         }
@@ -187,6 +188,14 @@ impl World {
     }
 }
 
+/// Longer than anything waits: the call never returns.
+const NEVER: Duration = Duration::from_secs(1_000_000);
+
+/// Whether the call is one that the processor makes.
+fn is_in_processor(call: &HostCall<'_>) -> bool {
+    call.component == "order-worker" && call.kind == CallKind::Variable && call.subject == "processing_time_ms"
+}
+
 impl CallHook for World {
     fn fate(&self, call: HostCall<'_>) -> Fate {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
@@ -201,7 +210,7 @@ impl CallHook for World {
             self.die(&format!("{when} call {number}, {} {:?} {subject:?}", call.component, call.kind));
             return if after { Fate::DieAfter } else { Fate::DieBefore };
         }
-        if call.subject == "processing_time_ms" && self.processor_fails.load(Ordering::Relaxed) {
+        if is_in_processor(&call) && self.processor_fails.load(Ordering::Relaxed) {
             return Fate::FailBefore("the processor is down".to_owned());
         }
         if self.active.load(Ordering::Relaxed) { self.random_fate(&call) } else { Fate::Proceed }

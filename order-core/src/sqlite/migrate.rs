@@ -1,38 +1,55 @@
 //! Brings a database to the schema of this build.
 
-use super::{BUSY_RETRIES, Connection, Value};
+use super::connection::{Connection, Value};
+use super::rows::unexpected_row;
 use crate::store::StoreError;
 
 /// The files of `migrations/`, in the order of their numbers.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     ("0001_orders", include_str!("../../../migrations/0001_orders.sql")),
     ("0002_history", include_str!("../../../migrations/0002_history.sql")),
+    ("0003_owners_and_event_numbers", include_str!("../../../migrations/0003_owners_and_event_numbers.sql")),
 ];
 
 /// The schema version that this build reads and writes: the number of the last migration.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
+/// How often the migrations are tried while another process holds the lock, some seconds each time: one that migrates
+/// a large database takes that long.
+const ATTEMPTS: usize = 4;
+
 /// Applies the migrations that the database does not have yet, all in one transaction, and records them in
-/// `schema_migrations`. Does nothing but read the version when there are none.
+/// `schema_migrations`. Does nothing but read the version when there are none to apply, or when the version is a
+/// later one.
 ///
 /// The connection must be this call's alone: the transaction spans several statements. Two processes that
 /// come at the same time are safe: the second waits for the first and finds the work done.
 ///
 /// # Errors
-/// [`StoreError::Broken`] when the database has a later version than this build knows.
+/// [`StoreError::NewerSchema`] when the database has a later version than this build knows.
 pub(super) async fn migrate<C: Connection>(connection: &C) -> Result<(), StoreError> {
-    for _ in 0..BUSY_RETRIES {
+    for _ in 0..ATTEMPTS {
         // The table is missing in a new database only; any other error comes up again below.
-        if recorded_version(connection).await == Ok(SCHEMA_VERSION) {
+        if let Ok(found) = recorded_version(connection).await
+            && known(found)? == SCHEMA_VERSION
+        {
             return Ok(());
         }
         match apply(connection).await {
-            // Another one is at it, and done soon.
+            // Another process is migrating.
             Err(StoreError::Busy) => {}
             outcome => return outcome,
         }
     }
     Err(StoreError::Busy)
+}
+
+/// The version `found`, if this build knows it.
+fn known(found: i64) -> Result<i64, StoreError> {
+    match found {
+        ..=SCHEMA_VERSION => Ok(found),
+        _ => Err(StoreError::NewerSchema { found, known: SCHEMA_VERSION }),
+    }
 }
 
 async fn apply<C: Connection>(connection: &C) -> Result<(), StoreError> {
@@ -58,7 +75,7 @@ async fn recorded_version<C: Connection>(connection: &C) -> Result<i64, StoreErr
     match rows.first().map(Vec::as_slice) {
         Some([Value::Integer(version)]) => Ok(*version),
         Some([Value::Null]) => Ok(0),
-        _ => Err(StoreError::unexpected_row()),
+        _ => Err(unexpected_row()),
     }
 }
 
@@ -69,12 +86,7 @@ async fn apply_missing<C: Connection>(connection: &C) -> Result<(), StoreError> 
             applied_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ'))
         )";
     connection.execute(table, vec![]).await?;
-    let recorded = recorded_version(connection).await?;
-    if recorded > SCHEMA_VERSION {
-        return Err(StoreError::Broken(format!(
-            "it has schema version {recorded}, this build knows versions up to {SCHEMA_VERSION}"
-        )));
-    }
+    let recorded = known(recorded_version(connection).await?)?;
     for (version, (name, sql)) in (1..).zip(MIGRATIONS).skip(recorded as usize) {
         for statement in statements(sql) {
             connection.execute(statement, vec![]).await?;
@@ -136,16 +148,69 @@ mod tests {
         });
     }
 
+    /// Counts the statements that take the write lock.
+    struct Watched {
+        connection: RusqliteConnection,
+        locks: std::cell::Cell<usize>,
+    }
+
+    impl Connection for Watched {
+        async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<crate::sqlite::Row>, StoreError> {
+            self.locks.set(self.locks.get() + usize::from(sql.starts_with("BEGIN")));
+            self.connection.execute(sql, parameters).await
+        }
+    }
+
     #[test]
-    fn a_later_schema_is_refused_and_left_alone() {
-        let db = RusqliteConnection::in_memory();
+    fn a_later_schema_is_told_by_a_read_and_left_alone() {
+        let db = Watched { connection: RusqliteConnection::in_memory(), locks: Default::default() };
         pollster::block_on(async {
             migrate(&db).await.unwrap();
             let later = "INSERT INTO schema_migrations (version, name) VALUES (?1, 'later')";
             db.execute(later, vec![Value::Integer(SCHEMA_VERSION + 1)]).await.unwrap();
-            assert!(matches!(migrate(&db).await, Err(StoreError::Broken(_))));
+            db.locks.set(0);
+            let refused = StoreError::NewerSchema { found: SCHEMA_VERSION + 1, known: SCHEMA_VERSION };
+            assert_eq!(migrate(&db).await, Err(refused));
             assert_eq!(recorded_version(&db).await, Ok(SCHEMA_VERSION + 1));
+            assert_eq!(db.locks.get(), 0);
         });
+    }
+
+    /// Rows of the schema before owners and event numbers are carried over: nothing is lost, what happened to an
+    /// order comes in its order and after its creation, and numbers go on behind them.
+    #[test]
+    fn old_rows_are_carried_over() {
+        let db = rusqlite::Connection::open_in_memory().unwrap();
+        for (_, sql) in &MIGRATIONS[..2] {
+            db.execute_batch(sql).unwrap();
+        }
+        db.execute_batch(
+            "INSERT INTO orders (order_id, order_id_int, user_id, user_id_int, item_ids, total_amount, currency, status,
+                                 created_at, changed_at, due_at)
+             VALUES ('a', 0, 'u', 0, '[1]', 5, 'EUR', 'Pending', 10, 10, 10), ('7', 1, 'u', 0, '[1]', 5, 'EUR', 'Pending', 11, 11, 11),
+                    ('c', 0, 'u', 0, '[1]', 5, 'EUR', 'Pending', 12, 12, 12);
+             UPDATE orders SET status = 'Processing', attempts = 1, started_at = 20, changed_at = 20 WHERE seq <= 2;
+             -- The clock steps back.
+             UPDATE orders SET status = 'Completed', finished_at = 15, changed_at = 15, due_at = NULL WHERE seq = 1;
+             UPDATE orders SET status = 'Failed', finished_at = 30, changed_at = 30, due_at = NULL, failure = 'its lease ran out'
+             WHERE seq = 2;
+             INSERT INTO idempotency_keys (caller, key, fingerprint, created_at, status, body)
+             VALUES ('me', 'k', 'f', 1, 202, '{}');",
+        )
+        .unwrap();
+        db.execute_batch(MIGRATIONS[2].1).unwrap();
+        let text = |sql: &str| db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+        let orders =
+            "SELECT group_concat(concat_ws(' ', seq, owner, order_id, status, lane, failure_kind), '; ') FROM orders";
+        assert_eq!(text(orders), "1  a Completed; 2  7 Failed LeaseLost; 3  c Pending 0");
+        let events = "SELECT group_concat(concat_ws(' ', number, seq, status), '; ') FROM (SELECT * FROM order_events ORDER BY number)";
+        assert_eq!(text(events), "4 1 Processing; 5 1 Completed; 6 2 Processing; 7 2 Failed");
+        assert_eq!(text("SELECT number || '' FROM last_event"), "7");
+        let counters =
+            "SELECT group_concat(concat_ws(' ', owner, total, pending, completed, failed), '; ') FROM order_counters";
+        assert_eq!(text(counters), " 3 1 1 1; * 0 0 0 0");
+        assert_eq!(text("SELECT owner || caller || key FROM idempotency_keys"), "mek");
+        assert_eq!(text("SELECT outcome || number FROM order_attempts WHERE seq = 2"), "LeaseLost1");
     }
 
     /// Finds the database locked when a transaction is to end.

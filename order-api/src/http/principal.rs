@@ -1,0 +1,35 @@
+//! Who asks.
+
+use axum::http::{HeaderMap, header};
+use order_core::principal::Principal;
+
+use super::digest::digest;
+use super::problem::ApiError;
+
+/// The longest name of a caller, in bytes.
+const MAX_CALLER: usize = 255;
+
+/// Who sends a request with these headers.
+///
+/// A gateway that knows its callers names them in the header that the variable `caller_header` names: that name stays
+/// when a token is renewed. Where it is absent, callers are told apart by a digest of their credentials, so that no two of
+/// them meet under one Idempotency-Key; a client that renews its token is another caller then.
+///
+/// # Errors
+/// [`ApiError::InvalidCaller`] where the gateway's header appears more than once or cannot be a name.
+pub fn principal(headers: &HeaderMap, caller_header: Option<&str>) -> Result<Principal, ApiError> {
+    if let Some(name) = caller_header {
+        let mut values = headers.get_all(name).into_iter();
+        match (values.next(), values.next()) {
+            // It did not come through the gateway.
+            (None, _) => {}
+            (Some(value), None) if value.len() <= MAX_CALLER => {
+                let caller = value.to_str().map_err(|_| ApiError::InvalidCaller(name.to_owned()))?;
+                return Ok(Principal { caller: format!("caller:{caller}"), ..Principal::default() });
+            }
+            _ => return Err(ApiError::InvalidCaller(name.to_owned())),
+        }
+    }
+    let credentials = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    Ok(Principal { caller: digest(&[credentials]), ..Principal::default() })
+}

@@ -1,0 +1,135 @@
+//! The variables of the application, their rules and their defaults, in one place for all components.
+
+use crate::batch::BatchSize;
+use crate::lifecycle::RetryPolicy;
+
+/// A variable that does not keep its rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("variable {name} must be {rule}, not {value:?}")]
+pub struct SettingError {
+    /// The variable's name.
+    pub name: &'static str,
+    /// What it must be.
+    pub rule: String,
+    /// What it is.
+    pub value: String,
+}
+
+/// A variable that is a whole number.
+#[derive(Clone, Copy, Debug)]
+pub struct NumberVariable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is where it is not declared.
+    pub default: u64,
+    /// The least that it may be.
+    pub min: u64,
+    /// The most that it may be.
+    pub max: u64,
+}
+
+/// How long the default processor takes, in milliseconds.
+pub const PROCESSING_TIME_MS: NumberVariable =
+    NumberVariable { name: "processing_time_ms", default: 1_000, min: 0, max: 86_400_000 };
+
+/// How long a worker owns what it claimed, in milliseconds: five times what a slow outgoing call takes. A crashed
+/// worker's orders wait no longer than this.
+pub const LEASE_MS: NumberVariable = NumberVariable { name: "lease_ms", default: 30_000, min: 1_000, max: 3_600_000 };
+
+/// How many attempts an order gets.
+pub const MAX_ATTEMPTS: NumberVariable =
+    NumberVariable { name: "max_attempts", default: RetryPolicy::DEFAULT_MAX_ATTEMPTS as u64, min: 1, max: 1_000 };
+
+/// How many orders the processor gets at once.
+pub const MAX_BATCH: NumberVariable =
+    NumberVariable { name: "max_batch", default: BatchSize::MAX as u64, min: 1, max: BatchSize::MAX as u64 };
+
+/// How many orders may be unfinished before new ones are refused: some minutes of work, beyond which waiting clients
+/// are better told.
+pub const MAX_BACKLOG: NumberVariable =
+    NumberVariable { name: "max_backlog", default: 100_000, min: 1, max: 1_000_000_000 };
+
+/// How many days orders are kept once they are final; 0 keeps them for good.
+pub const RETENTION_DAYS: NumberVariable = NumberVariable { name: "retention_days", default: 0, min: 0, max: 36_500 };
+
+/// All variables that are numbers.
+pub const NUMBERS: [NumberVariable; 6] =
+    [PROCESSING_TIME_MS, LEASE_MS, MAX_ATTEMPTS, MAX_BATCH, MAX_BACKLOG, RETENTION_DAYS];
+
+impl NumberVariable {
+    /// Reads the variable's value; `None` where it is not declared.
+    ///
+    /// # Errors
+    /// What the value must be.
+    pub fn read(&self, value: Option<&str>) -> Result<u64, SettingError> {
+        let Some(value) = value else { return Ok(self.default) };
+        match value.trim().parse() {
+            Ok(number) if (self.min..=self.max).contains(&number) => Ok(number),
+            _ => Err(SettingError {
+                name: self.name,
+                rule: format!("a whole number from {} to {}", self.min, self.max),
+                value: value.to_owned(),
+            }),
+        }
+    }
+}
+
+/// The variable that names the header in which a gateway says who asks; empty where there is none.
+pub const CALLER_HEADER: &str = "caller_header";
+
+/// Reads [`CALLER_HEADER`]: a header's name in lower case (RFC 9110, section 5.1), `None` where it is empty.
+///
+/// # Errors
+/// What the value must be.
+pub fn caller_header(value: Option<&str>) -> Result<Option<String>, SettingError> {
+    let name = value.unwrap_or("").trim();
+    // RFC 9110, section 5.6.2: the characters of a token.
+    let is_token = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    if !is_token || name.len() > 64 {
+        return Err(SettingError {
+            name: CALLER_HEADER,
+            rule: "the name of a header, of 64 characters at most, or empty".to_owned(),
+            value: name.to_owned(),
+        });
+    }
+    Ok((!name.is_empty()).then(|| name.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_keeps_to_its_range_or_is_told_with_its_rule() {
+        assert_eq!(LEASE_MS.read(None), Ok(30_000));
+        assert_eq!(LEASE_MS.read(Some(" 1000 ")), Ok(1_000));
+        for value in ["", "999", "3600001", "-1", "1.5", "a lot"] {
+            let error = LEASE_MS.read(Some(value)).unwrap_err();
+            let told = format!("variable lease_ms must be a whole number from 1000 to 3600000, not {value:?}");
+            assert_eq!(error.to_string(), told);
+        }
+        for variable in NUMBERS {
+            assert!((variable.min..=variable.max).contains(&variable.default), "{variable:?}");
+        }
+    }
+
+    #[test]
+    fn the_caller_header_is_a_name_or_nothing() {
+        assert_eq!(caller_header(None), Ok(None));
+        assert_eq!(caller_header(Some("")), Ok(None));
+        assert_eq!(caller_header(Some("X-Consumer-Id")), Ok(Some("x-consumer-id".to_owned())));
+        for name in ["a b", "x:", "é", &"x".repeat(65)] {
+            assert!(caller_header(Some(name)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_manifest_declares_every_variable_with_its_default() {
+        let manifest = include_str!("../../spin.toml");
+        for variable in NUMBERS {
+            let declared = format!("{} = {{ default = \"{}\" }}", variable.name, variable.default);
+            assert!(manifest.contains(&declared), "{declared}");
+        }
+        assert!(manifest.contains("caller_header = { default = \"\" }"));
+    }
+}
