@@ -143,22 +143,13 @@ async fn the_usual_limit_for_files_is_raised() {
     }
 }
 
-/// The manifest without the path that is asked for at the start, and what it refers to linked into `folder`.
-fn manifest_without_ready_path(folder: &Path) -> String {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    std::os::unix::fs::symlink(project.join("target"), folder.join("target")).unwrap();
-    let manifest = std::fs::read_to_string(project.join("spin.toml")).unwrap();
-    let lines = manifest.lines().filter(|line| !line.contains("tool.host") && !line.starts_with("ready_path"));
-    lines.map(|line| format!("{line}\n")).collect()
-}
-
 #[tokio::test]
 async fn the_host_serves_nothing_when_a_component_says_that_it_cannot() {
     system::build();
     let folder = tempfile::tempdir().unwrap();
-    let manifest = manifest_without_ready_path(folder.path());
+    let path = system::manifest_without_ready_path(folder.path());
+    let manifest = std::fs::read_to_string(&path).unwrap();
     let start = async |ready_path: &str| {
-        let path = folder.path().join("spin.toml");
         let ready = format!("\n[component.order-api.tool.host]\nready_path = \"{ready_path}\"\n");
         std::fs::write(&path, format!("{manifest}{ready}")).unwrap();
         let app = App::load(&path, Options::new(folder.path().join("state"))).unwrap();
@@ -194,8 +185,7 @@ async fn a_request_that_waits_is_not_carried_out_once_its_client_is_gone() {
     options.reuse.accepting_instances = 1;
     options.reuse.max_instances = 1;
     options.reuse.max_instance_concurrent_reuse_count = 1;
-    let manifest = state.path().join("spin.toml");
-    std::fs::write(&manifest, manifest_without_ready_path(state.path())).unwrap();
+    let manifest = system::manifest_without_ready_path(state.path());
     let app = App::load(&manifest, options).unwrap().start("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let url = format!("http://{}/v1/orders", app.address());
     let client = reqwest::Client::new();

@@ -94,17 +94,6 @@ async fn the_timer_trigger_is_another_door_to_the_same_worker() {
     system.app.stop().await.unwrap();
 }
 
-/// A copy of the manifest in `folder` with which the host asks nothing before it serves.
-fn manifest_without_ready_path(folder: &Path) -> std::path::PathBuf {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    std::os::unix::fs::symlink(project.join("target"), folder.join("target")).unwrap();
-    let manifest = std::fs::read_to_string(project.join("spin.toml")).unwrap();
-    let lines = manifest.lines().filter(|line| !line.contains("tool.host") && !line.starts_with("ready_path"));
-    let path = folder.join("spin.toml");
-    std::fs::write(&path, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-    path
-}
-
 /// Lets every call of one kind fail, with this error.
 struct Broken {
     kind: CallKind,
@@ -158,7 +147,7 @@ async fn without_its_database_the_service_says_so_and_accepts_nothing() {
     ] {
         for call in [CallKind::SqliteOpen, CallKind::SqliteExecute] {
             let folder = tempfile::tempdir().unwrap();
-            let manifest = manifest_without_ready_path(folder.path());
+            let manifest = system::manifest_without_ready_path(folder.path());
             let system = Running::start_from(&manifest, &[], Some(Broken::new(call, error))).await;
             assert_eq!(system.order("refused").await, status, "{error}");
             assert_eq!(system.get("/v1/metrics").await["type"], format!("urn:problem-type:orders:{kind}"), "{error}");

@@ -92,6 +92,18 @@ pub fn manifest_with_test_processor() -> &'static Path {
     })
 }
 
+/// A copy of the manifest in `folder` with which the host asks nothing before it serves; what it refers to is linked
+/// beside it.
+pub fn manifest_without_ready_path(folder: &Path) -> PathBuf {
+    std::os::unix::fs::symlink(project().join("target"), folder.join("target")).expect("the folder can be written");
+    let manifest = std::fs::read_to_string(project().join("spin.toml")).expect("there is a manifest");
+    let lines = manifest.lines().filter(|line| !line.contains("tool.host") && !line.starts_with("ready_path"));
+    let path = folder.join("spin.toml");
+    let manifest: String = lines.map(|line| format!("{line}\n")).collect();
+    std::fs::write(&path, manifest).expect("the folder can be written");
+    path
+}
+
 fn project() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
