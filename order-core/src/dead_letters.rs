@@ -54,7 +54,7 @@ impl DeadLetterRequest {
             request.filter.order_ids = ids.map(|ids| ids.to_ids().iter().map(|id| id.as_str().to_owned()).collect());
         }
         if let Some(json) = fields.take("user_id") {
-            request.filter.user_id = errors.id("user_id", json).map(|id| id.as_str().to_owned());
+            request.filter.user_id = errors.id("user_id", &json).map(|id| id.as_str().to_owned());
         }
         for name in ["failed_from", "failed_before"] {
             if let Some(json) = fields.take(name) {

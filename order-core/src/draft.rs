@@ -1,6 +1,6 @@
 //! How a client's JSON becomes a [`NewOrder`].
 
-use crate::json::{Errors, FieldError, Fields, REPEATED, Rejection, is_null};
+use crate::json::{Errors, FieldError, Fields, REPEATED, Rejection};
 use crate::order::{Amount, Currency, Id, NewOrder};
 
 /// What a draft says about `order_id`.
@@ -40,12 +40,12 @@ impl Shape {
         // The outer `None` stands for an error, the inner one for an identifier that is yet to be made.
         let order_id = match (self.order_id, fields.take("order_id")) {
             (OrderIdField::Unknown, _) | (OrderIdField::Optional, None) => Some(None),
-            (OrderIdField::Optional, Some(json)) if is_null(json) => Some(None),
+            (OrderIdField::Optional, Some(json)) if json.is_null() => Some(None),
             (OrderIdField::Required, None) => errors.missing("order_id"),
-            (_, Some(json)) => errors.id("order_id", json).map(Some),
+            (_, Some(json)) => errors.id("order_id", &json).map(Some),
         };
         let user_id = match fields.take("user_id") {
-            Some(json) => errors.id("user_id", json),
+            Some(json) => errors.id("user_id", &json),
             None => errors.missing("user_id"),
         };
         let item_ids = match fields.take(self.items_field) {
@@ -53,11 +53,11 @@ impl Shape {
             None => errors.missing(self.items_field),
         };
         let total_amount = match fields.take("total_amount") {
-            Some(json) => Amount::from_json(json).map_err(|error| errors.push("total_amount", error.to_string())).ok(),
+            Some(json) => Amount::from_json(&json).map_err(|error| errors.push("total_amount", error.to_string())).ok(),
             None => errors.missing("total_amount"),
         };
-        let currency = match fields.take("currency").filter(|json| !is_null(json)) {
-            Some(json) => errors.currency(json),
+        let currency = match fields.take("currency").filter(|json| !json.is_null()) {
+            Some(json) => errors.currency(&json),
             None => Some(Currency::default()),
         };
 

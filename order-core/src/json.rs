@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Deref;
 
-use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::order::{Currency, ID_RULE, Id, Items, ItemsError};
@@ -50,74 +50,149 @@ pub enum Rejection {
 /// What is wrong with a field that appears twice: readers differ on which one counts (RFC 8259, section 4).
 pub const REPEATED: &str = "must not appear more than once";
 
-pub fn is_null(json: &RawValue) -> bool {
-    json.get() == "null"
+/// A value in a JSON object, as its text has it.
+pub enum Json<'a> {
+    /// A list of identifiers that has been checked already.
+    Items(Items),
+    /// Any other value.
+    Other(&'a RawValue),
+}
+
+impl Deref for Json<'_> {
+    type Target = RawValue;
+
+    fn deref(&self) -> &RawValue {
+        match self {
+            Self::Items(items) => items.as_raw(),
+            Self::Other(json) => json,
+        }
+    }
+}
+
+impl Json<'_> {
+    pub fn is_null(&self) -> bool {
+        self.get() == "null"
+    }
 }
 
 /// The fields of a JSON object as its text has them, so that numbers are read digit by digit.
+#[derive(Default)]
 pub struct Fields<'a> {
-    pub values: BTreeMap<String, &'a RawValue>,
+    pub values: BTreeMap<String, Json<'a>>,
     /// The names of those that appear more than once.
     pub repeated: Vec<String>,
 }
 
+/// Why the fields of an object were not read.
+enum Unreadable {
+    /// It is not an object, or not JSON.
+    NotAnObject,
+    /// It has too many fields.
+    TooManyFields,
+}
+
 impl<'a> Fields<'a> {
+    /// An order has five fields; more than this is no order in anyone's language.
+    const MAX: usize = 1_000;
+
     /// Reads an object.
     ///
     /// # Errors
     /// [`Rejection::Malformed`] for what is not JSON, [`Rejection::Invalid`] for JSON that is not an object.
     pub fn parse(body: &'a [u8]) -> Result<Self, Rejection> {
-        let malformed = |error: serde_json::Error| Rejection::Malformed(error.to_string());
-        // RFC 8259, section 2: what may come before a value.
-        let first = body.iter().find(|byte| !b" \t\n\r".contains(byte));
-        if first == Some(&b'{') {
-            return serde_json::from_slice(body).map_err(malformed);
+        let read = std::str::from_utf8(body).map_err(|_| Unreadable::NotAnObject).and_then(Self::read);
+        read.map_err(|unreadable| match (unreadable, serde_json::from_slice::<&RawValue>(body)) {
+            (Unreadable::TooManyFields, _) => Rejection::Malformed(format!("more than {} fields", Self::MAX)),
+            (Unreadable::NotAnObject, Err(error)) => Rejection::Malformed(error.to_string()),
+            // serde_json, too, finds that out only when it decodes the string.
+            (Unreadable::NotAnObject, Ok(json)) if json.get().starts_with('{') => {
+                Rejection::Malformed("the name of a field is not Unicode".to_owned())
+            }
+            (Unreadable::NotAnObject, Ok(_)) => {
+                let (detail, pointer) = ("must be a JSON object".to_owned(), "#".to_owned());
+                Rejection::Invalid(vec![FieldError { detail, pointer }])
+            }
+        })
+    }
+
+    /// Reads the fields one by one. serde_json would look at a list of identifiers only to find its end, and again to
+    /// check it; here that is one pass, because the list makes up nearly all of a large order.
+    fn read(text: &'a str) -> Result<Self, Unreadable> {
+        let mut fields = Self::default();
+        let mut rest = Rest(text);
+        rest.expect('{')?;
+        if rest.expect('}').is_err() {
+            for number in 1.. {
+                if number > Self::MAX {
+                    return Err(Unreadable::TooManyFields);
+                }
+                let name = rest.name()?;
+                rest.expect(':')?;
+                fields.add(name, rest.value()?);
+                if rest.expect(',').is_err() {
+                    rest.expect('}')?;
+                    break;
+                }
+            }
         }
-        let _: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
-        Err(Rejection::Invalid(vec![FieldError {
-            detail: "must be a JSON object".to_owned(),
-            pointer: "#".to_owned(),
-        }]))
+        rest.expect_end().map(|()| fields)
+    }
+
+    fn add(&mut self, name: String, value: Json<'a>) {
+        match self.values.entry(name) {
+            Entry::Vacant(entry) => _ = entry.insert(value),
+            Entry::Occupied(entry) if self.repeated.contains(entry.key()) => {}
+            Entry::Occupied(entry) => self.repeated.push(entry.key().clone()),
+        }
     }
 
     /// Takes a field out.
-    pub fn take(&mut self, name: &str) -> Option<&'a RawValue> {
+    pub fn take(&mut self, name: &str) -> Option<Json<'a>> {
         self.values.remove(name)
     }
 }
 
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
+/// What is yet to be read of a JSON text.
+struct Rest<'a>(&'a str);
 
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
+impl<'a> Rest<'a> {
+    /// RFC 8259, section 2: what may stand before and after every token.
+    fn skip_space(&mut self) {
+        self.0 = self.0.trim_start_matches([' ', '\t', '\n', '\r']);
+    }
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a JSON object")
+    fn expect(&mut self, token: char) -> Result<(), Unreadable> {
+        self.skip_space();
+        self.0 = self.0.strip_prefix(token).ok_or(Unreadable::NotAnObject)?;
+        Ok(())
+    }
+
+    fn expect_end(mut self) -> Result<(), Unreadable> {
+        self.skip_space();
+        if self.0.is_empty() { Ok(()) } else { Err(Unreadable::NotAnObject) }
+    }
+
+    fn name(&mut self) -> Result<String, Unreadable> {
+        self.skip_space();
+        self.next()
+    }
+
+    fn value(&mut self) -> Result<Json<'a>, Unreadable> {
+        self.skip_space();
+        match Items::at_start_of(self.0) {
+            Some((items, rest)) => {
+                self.0 = rest;
+                Ok(Json::Items(items))
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                /// An order has five fields; more than this is no order in anyone's language.
-                const MAX_FIELDS: usize = 1_000;
-                let mut fields = Fields { values: BTreeMap::new(), repeated: Vec::new() };
-                let mut seen = 0;
-                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    seen += 1;
-                    if seen > MAX_FIELDS {
-                        return Err(A::Error::custom(format!("more than {MAX_FIELDS} fields")));
-                    }
-                    match fields.values.entry(name) {
-                        Entry::Vacant(entry) => _ = entry.insert(value),
-                        Entry::Occupied(entry) if fields.repeated.contains(entry.key()) => {}
-                        Entry::Occupied(entry) => fields.repeated.push(entry.key().clone()),
-                    }
-                }
-                Ok(fields)
-            }
+            None => self.next().map(Json::Other),
         }
+    }
 
-        deserializer.deserialize_map(FieldsVisitor)
+    fn next<T: Deserialize<'a>>(&mut self) -> Result<T, Unreadable> {
+        let mut values = serde_json::Deserializer::from_str(self.0).into_iter();
+        let value = values.next().and_then(Result::ok).ok_or(Unreadable::NotAnObject)?;
+        self.0 = &self.0[values.byte_offset()..];
+        Ok(value)
     }
 }
 
@@ -151,9 +226,13 @@ impl Errors {
     }
 
     /// Reads a list of identifiers.
-    pub fn items(&mut self, name: &str, json: &RawValue) -> Option<Items> {
+    pub fn items(&mut self, name: &str, json: Json<'_>) -> Option<Items> {
         let max = Items::MAX;
-        match Items::from_json(json) {
+        let read = match json {
+            Json::Items(items) => return Some(items),
+            Json::Other(json) => Items::from_json(json),
+        };
+        match read {
             Ok(items) => return Some(items),
             Err(ItemsError::NotAnArray) => self.push(name, format!("must be an array of 1 to {max} identifiers")),
             Err(ItemsError::Count(count)) => self.push(name, format!("must hold 1 to {max} identifiers, not {count}")),
@@ -173,5 +252,86 @@ impl Errors {
             self.push("currency", "must be a code of three capital letters, as ISO 4217 has them");
         }
         currency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn is_object(body: &str) -> bool {
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(body).is_ok()
+    }
+
+    fn fields(body: &str) -> Option<Vec<(String, String)>> {
+        let fields = Fields::parse(body.as_bytes()).ok()?;
+        Some(fields.values.iter().map(|(name, value)| (name.clone(), value.get().to_owned())).collect())
+    }
+
+    #[test]
+    fn fields_are_read_as_they_stand() {
+        let body = " {\"a\" : 1.50, \"\\u0062\\\"\":\t[\"x\"] ,\"c\":[ 1],\"d\":{\"e\":[]}, \"f\":-0\r\n} ";
+        let read = fields(body).unwrap();
+        let expected = [("a", "1.50"), ("b\"", "[\"x\"]"), ("c", "[ 1]"), ("d", "{\"e\":[]}"), ("f", "-0")];
+        assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(fields("{}"), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused() {
+        for body in [
+            "",
+            "[]",
+            "1",
+            "{",
+            "}",
+            "{,}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{\"a\":1 \"b\":2}",
+            "{a:1}",
+            "{1:1}",
+            "{\"a\":[1]]}",
+            "{\"a\":[1]",
+            "{\"a\":[\"x\",]}",
+            "{\"a\":1}}",
+            "{} {}",
+            "{\"a\":01}",
+            "{\"a\":\u{a0}1}",
+            "\u{feff}{}",
+        ] {
+            assert!(!is_object(body) && fields(body).is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_unicode_is_malformed() {
+        assert!(matches!(Fields::parse(br#"{"\ud800": 1}"#), Err(Rejection::Malformed(_))));
+        assert!(matches!(Fields::parse(b"{\"\xff\": 1}"), Err(Rejection::Malformed(_))));
+    }
+
+    proptest! {
+        /// What is an object here is one to serde_json, and the other way round.
+        #[test]
+        fn objects_are_those_of_serde_json(
+            body in "\\{(\"[ab\\\\]{0,2}\"|:|,|\\[|\\]|-?[0-9.e]{1,3}|null|tru|\\{|\\}| ){0,9}\\}?",
+        ) {
+            prop_assert_eq!(fields(&body).is_some(), is_object(&body), "{}", body);
+        }
+
+        #[test]
+        fn the_fields_of_any_object_are_found(
+            object in proptest::collection::btree_map(".{0,5}", proptest::collection::vec("[ -~]{0,3}|é", 0..4), 0..6),
+        ) {
+            let body = serde_json::to_string(&object).unwrap();
+            let expected: Vec<_> = object
+                .iter()
+                .map(|(name, value)| (name.clone(), serde_json::to_string(value).unwrap()))
+                .collect();
+            prop_assert_eq!(fields(&body), Some(expected));
+        }
     }
 }

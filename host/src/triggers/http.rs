@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -137,22 +137,31 @@ impl HttpServer {
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
         let this = connection.clone();
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let (server, connection) = (self.clone(), this.clone());
             async move {
-                connection.touch();
-                let room = server.room_for(request.body()).await;
-                let (response, busy) = match tokio::time::timeout(BODY_READ_TIMEOUT, buffered(request)).await {
-                    Ok(Ok(request)) => {
-                        // It is being closed: nothing is answered.
-                        let Some(busy) = connection.set_busy() else { return std::future::pending().await };
-                        (server.answer(request, local).await, Some(busy))
+                let (request, room) = match request.body().is_end_stream() {
+                    true => (request.map(|_| Empty::new().map_err(|never| match never {}).boxed_unsync()), None),
+                    false => {
+                        connection.touch();
+                        let room = server.room_for(request.body()).await;
+                        match tokio::time::timeout(BODY_READ_TIMEOUT, buffered(request)).await {
+                            Ok(Ok(request)) => (request, room),
+                            Ok(Err(_)) => {
+                                return answered(problem(StatusCode::BAD_REQUEST, "The body broke off."), None);
+                            }
+                            Err(_) => {
+                                let detail = "The body did not come in time.";
+                                return answered(problem(StatusCode::REQUEST_TIMEOUT, detail), None);
+                            }
+                        }
                     }
-                    Ok(Err(_)) => (problem(StatusCode::BAD_REQUEST, "The body broke off."), None),
-                    Err(_) => (problem(StatusCode::REQUEST_TIMEOUT, "The body did not come in time."), None),
                 };
+                // It is being closed: nothing is answered.
+                let Some(busy) = connection.set_busy() else { return std::future::pending().await };
+                let response = server.answer(request, local).await;
                 drop(room);
-                Ok::<_, Infallible>(response.map(|body| Sending { body, _busy: busy }))
+                answered(response, Some(busy))
             }
         });
         let mut builder = http1::Builder::new();
@@ -163,16 +172,12 @@ impl HttpServer {
             // (With pipeline_flush, hyper's own 400 and 431 would not be sent.)
             .max_buf_size(MAX_BUFFER_BYTES);
         let served = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            tokio::select! {
-                ended = served => {
-                    if let Err(error) = ended {
-                        tracing::debug!("a connection ended: {error}");
-                    }
-                }
-                () = connection.told_to_close() => tracing::debug!("an idle connection makes room for a new one"),
+        let task = tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::debug!("a connection ended: {error}");
             }
         });
+        connection.served_by(task.abort_handle());
     }
 
     /// Waits until there is room for a body that is to be read, unless it is small.
@@ -193,7 +198,7 @@ impl HttpServer {
         let route = self.routes.iter().find(|route| route.component.name() == component);
         let route = route.with_context(|| format!("component {component:?} has no route"))?;
         let request = Request::get(format!("http://localhost{ready_path}")).header(HOST, "localhost");
-        let request = request.body(http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync())?;
+        let request = request.body(Empty::new().map_err(|never| match never {}).boxed_unsync())?;
         let failed = || format!("component {component:?} failed when it was asked whether it is ready");
         let response =
             route.component.answer_at_start(request).await.map_err(anyhow::Error::from).with_context(failed)?;
@@ -237,6 +242,10 @@ impl HttpServer {
             }
         }
     }
+}
+
+fn answered(response: Response<WasiBody>, busy: Option<Busy>) -> Result<Response<Sending>, Infallible> {
+    Ok(response.map(|body| Sending { body, _busy: busy }))
 }
 
 /// The body of a response: its connection is busy until it is sent, or given up.

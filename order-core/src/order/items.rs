@@ -33,8 +33,8 @@ impl Items {
     /// # Errors
     /// See [`ItemsError`].
     pub fn from_json(json: &RawValue) -> Result<Self, ItemsError> {
-        if is_canonical(json.get()) {
-            return Ok(Self(json.to_owned()));
+        if let Some((items, "")) = Self::at_start_of(json.get()) {
+            return Ok(items);
         }
         let elements: Vec<&RawValue> = serde_json::from_str(json.get()).map_err(|_| ItemsError::NotAnArray)?;
         if !(1..=Self::MAX).contains(&elements.len()) {
@@ -57,6 +57,14 @@ impl Items {
         Ok(Self(RawValue::from_string(canonical).expect("it was put together as JSON")))
     }
 
+    /// The list at the start of `text` if it is one of valid identifiers in canonical form already, as most clients send
+    /// it, and what follows: what one pass finds so need not be taken apart and put together again.
+    pub(crate) fn at_start_of(text: &str) -> Option<(Self, &str)> {
+        let (json, rest) = text.split_at(canonical_list(text.as_bytes())?);
+        // SAFETY: a canonical list is JSON.
+        Some((Self(unsafe { RawValue::from_string_unchecked(json.to_owned()) }), rest))
+    }
+
     /// Items that the store kept, which were checked when they came in.
     pub(crate) fn from_stored(json: String) -> Option<Self> {
         RawValue::from_string(json).ok().filter(|json| json.get().starts_with('[')).map(Self)
@@ -67,6 +75,11 @@ impl Items {
         self.0.get()
     }
 
+    /// The JSON array.
+    pub fn as_raw(&self) -> &RawValue {
+        &self.0
+    }
+
     /// The items one by one.
     pub fn to_ids(&self) -> Vec<Id> {
         let elements: Vec<&RawValue> = serde_json::from_str(self.0.get()).expect("it is an array");
@@ -74,44 +87,45 @@ impl Items {
     }
 }
 
-/// Whether `json` is a list of valid identifiers, in canonical form already, as most clients send it: what is found so
-/// in one pass need not be taken apart and put together again.
-fn is_canonical(json: &str) -> bool {
-    let Some(mut rest) = json.as_bytes().strip_prefix(b"[") else { return false };
+/// The length of the list at the start of `text`, if its identifiers are valid and all is in canonical form.
+fn canonical_list(text: &[u8]) -> Option<usize> {
+    let mut at = text.starts_with(b"[").then_some(1)?;
     for _ in 0..Items::MAX {
-        let Some(length) = canonical_identifier(rest) else { return false };
-        match &rest[length..] {
-            [b',', after @ ..] => rest = after,
-            [b']'] => return true,
-            _ => return false,
+        at += canonical_identifier(&text[at..])?;
+        match text.get(at)? {
+            b',' => at += 1,
+            b']' => return Some(at + 1),
+            _ => return None,
         }
     }
-    false
+    None
 }
 
-/// The length of the identifier in canonical form at the beginning of `json`, if there is one.
-fn canonical_identifier(json: &[u8]) -> Option<usize> {
-    let Some(string) = json.strip_prefix(b"\"") else {
-        let length = json.iter().take_while(|byte| **byte == b'-' || byte.is_ascii_digit()).count();
-        let number = std::str::from_utf8(&json[..length]).ok()?;
+/// The length of the identifier at the start of `text`, if it is valid and in canonical form.
+fn canonical_identifier(text: &[u8]) -> Option<usize> {
+    let Some(string) = text.strip_prefix(b"\"") else {
+        let length = text.iter().take_while(|byte| **byte == b'-' || byte.is_ascii_digit()).count();
+        let number = std::str::from_utf8(&text[..length]).ok()?;
         return (number.parse::<i64>().ok()?.to_string() == number).then_some(length);
     };
-    let (mut at, mut characters) = (0, 0);
-    let mut last = b' ';
+    let (mut length, mut escapes) = (0, 0);
     loop {
-        let (character, bytes) = match string.get(at)? {
+        match string.get(length)? {
             b'"' => break,
-            b'\\' => (*string.get(at + 1).filter(|escaped| b"\"\\".contains(escaped))?, 2),
-            character @ 0x20..=0x7e => (*character, 1),
+            b'\\' if matches!(string.get(length + 1), Some(b'"' | b'\\')) => {
+                length += 2;
+                escapes += 1;
+            }
+            0x20..=0x5b | 0x5d..=0x7e => length += 1,
             _ => return None,
-        };
-        if characters == 0 && character == b' ' {
-            return None;
         }
-        (at, characters, last) = (at + bytes, characters + 1, character);
     }
-    let is_valid = (1..=Id::MAX_LEN).contains(&characters) && last != b' ' && !matches!(&string[..at], b"." | b"..");
-    is_valid.then_some(at + 2)
+    let string = &string[..length];
+    let is_valid = (1..=Id::MAX_LEN).contains(&(length - escapes))
+        && !string.starts_with(b" ")
+        && !string.ends_with(b" ")
+        && !matches!(string, b"." | b"..");
+    is_valid.then_some(length + 2)
 }
 
 /// As identifiers are equal: `[1]` and `["1"]` name the same items.
@@ -173,7 +187,7 @@ mod tests {
     #[test]
     fn canonical_form_is_told_from_everything_else() {
         for json in [r#"["a"]"#, r#"["a b","\"\\",0,-5,9223372036854775807]"#] {
-            assert!(is_canonical(json), "{json}");
+            assert_eq!(canonical_list(json.as_bytes()), Some(json.len()), "{json}");
         }
         let long = format!("[\"{}\"]", "x".repeat(65));
         let many = format!("[{}]", vec!["1"; 1_001].join(","));
@@ -201,7 +215,7 @@ mod tests {
             &long,
             &many,
         ] {
-            assert!(!is_canonical(json), "{json}");
+            assert_eq!(canonical_list(json.as_bytes()), None, "{json}");
         }
     }
 
@@ -209,7 +223,8 @@ mod tests {
         /// The one pass and the thorough way agree.
         #[test]
         fn what_is_taken_as_it_is_is_what_the_thorough_way_makes(json in "\\[(\"([ -~]|\\\\[\"\\\\/u])*\"|-?[0-9]{1,3}|,| ){0,6}\\]") {
-            if let Ok(json) = RawValue::from_string(json) && is_canonical(json.get()) {
+            if canonical_list(json.as_bytes()) == Some(json.len()) {
+                let json = RawValue::from_string(json).unwrap();
                 let elements: Vec<&RawValue> = serde_json::from_str(json.get()).unwrap();
                 let ids: Option<Vec<Id>> = elements.into_iter().map(Id::from_json).collect();
                 prop_assert_eq!(serde_json::to_string(&ids.unwrap()).unwrap(), json.get());
@@ -221,7 +236,7 @@ mod tests {
             let ids: Vec<Id> = texts.iter().filter_map(|text| Id::from_text(text.as_str())).collect();
             prop_assume!(!ids.is_empty());
             let items: Items = ids.iter().cloned().collect();
-            prop_assert!(is_canonical(items.as_json()));
+            prop_assert_eq!(canonical_list(items.as_json().as_bytes()), Some(items.as_json().len()));
             prop_assert_eq!(items.to_ids(), ids);
             prop_assert_eq!(Items::from_stored(items.as_json().to_owned()), Some(items));
         }

@@ -1,9 +1,10 @@
 //! How many connections there may be, and which of them is closed when there are too many.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 
 /// More connections than this are not held, whatever the limits of the process are: each takes some kilobytes.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -13,25 +14,41 @@ const OTHER_FILES: usize = 256;
 /// The connections of clients.
 ///
 /// A connection is idle while no component works on a request of its: before the first one, between two, and while
-/// the head or a small body is still on its way. When no more connections may be held, the one that has been idle
+/// the head or a body is still on its way. When no more connections may be held, the one that has been idle
 /// longest is closed for a new one; when none is idle, new ones wait to be accepted.
+///
+/// A request changes nothing but its own connection's state: what is shared is looked at when connections are many.
 pub struct Connections {
     permits: Arc<Semaphore>,
-    idle: Mutex<Idle>,
-    became_idle: Notify,
+    max: usize,
+    open: Mutex<Open>,
+    /// How often a connection became idle; the states of idle ones are numbers of this.
+    became_idle: AtomicU64,
+    /// Whether a new connection waits until another one becomes idle.
+    is_awaited: AtomicBool,
+    awaited: Notify,
 }
 
 #[derive(Default)]
-struct Idle {
-    /// How to close each; the first has been idle longest.
-    by_age: BTreeMap<u64, Arc<Notify>>,
-    next: u64,
+struct Open {
+    /// All, and some that have been closed since.
+    connections: Vec<Weak<Connection>>,
+    /// Those that were idle when they were last looked through, with their states, the longest idle at the end. Those
+    /// that still are have been idle longer than any other.
+    idle: Vec<(u64, Weak<Connection>)>,
 }
 
 impl Connections {
     /// Room for so many.
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { permits: Arc::new(Semaphore::new(max)), idle: Mutex::default(), became_idle: Notify::new() })
+        Arc::new(Self {
+            permits: Arc::new(Semaphore::new(max)),
+            max,
+            open: Mutex::default(),
+            became_idle: AtomicU64::new(FIRST_IDLE),
+            is_awaited: AtomicBool::new(false),
+            awaited: Notify::new(),
+        })
     }
 
     /// Room for as many as the limit for open files allows, which is raised as far as the process may.
@@ -46,81 +63,116 @@ impl Connections {
         }
         let mut released = std::pin::pin!(self.permits.clone().acquire_owned());
         loop {
-            let became_idle = self.became_idle.notified();
+            let awaited = self.awaited.notified();
+            self.is_awaited.store(true, Ordering::SeqCst);
             // One that is told to close may be closing by itself, but then there is room all the same.
             if self.close_longest_idle() {
                 return released.await.expect("the semaphore is never closed");
             }
             tokio::select! {
                 permit = &mut released => return permit.expect("the semaphore is never closed"),
-                () = became_idle => {}
+                () = awaited => {}
             }
         }
     }
 
     fn close_longest_idle(&self) -> bool {
-        let oldest = self.idle.lock().expect("no access panics").by_age.pop_first();
-        oldest.inspect(|(_, close)| close.notify_one()).is_some()
+        let mut open = self.open.lock().expect("no access panics");
+        for look_again in [true, false] {
+            while let Some((since, connection)) = open.idle.pop() {
+                if connection.upgrade().is_some_and(|connection| connection.close_if_idle(since)) {
+                    return true;
+                }
+            }
+            if look_again {
+                open.look();
+            }
+        }
+        false
+    }
+
+    fn next_idle(&self) -> u64 {
+        self.became_idle.fetch_add(1, Ordering::SeqCst)
     }
 }
+
+impl Open {
+    fn look(&mut self) {
+        self.connections.retain(|connection| connection.strong_count() > 0);
+        self.idle.clear();
+        for weak in &self.connections {
+            let state = weak.upgrade().map_or(CLOSING, |connection| connection.state.load(Ordering::SeqCst));
+            if (FIRST_IDLE..CLOSING).contains(&state) {
+                self.idle.push((state, weak.clone()));
+            }
+        }
+        self.idle.sort_unstable_by_key(|(since, _)| std::cmp::Reverse(*since));
+    }
+}
+
+/// A connection's state while a component works on a request of its.
+const BUSY: u64 = 0;
+/// The first state of a connection that is idle: the one that became so first.
+const FIRST_IDLE: u64 = 1;
+/// The state of a connection that is being closed for a new one.
+const CLOSING: u64 = u64::MAX;
 
 /// A connection, from when it is accepted until it is closed.
 pub struct Connection {
     connections: Arc<Connections>,
-    close: Arc<Notify>,
-    /// Its place among the idle ones.
-    idle_as: Mutex<Option<u64>>,
+    state: AtomicU64,
+    /// The task that serves it.
+    task: OnceLock<AbortHandle>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
     /// A new one, which is idle.
     pub fn new(connections: Arc<Connections>, permit: OwnedSemaphorePermit) -> Arc<Self> {
-        let connection =
-            Arc::new(Self { connections, close: Arc::default(), idle_as: Mutex::default(), _permit: permit });
-        connection.set_idle();
-        connection
+        let state = AtomicU64::new(connections.next_idle());
+        Arc::new(Self { connections, state, task: OnceLock::new(), _permit: permit })
     }
 
-    /// Waits until the connection is to be closed for a new one.
-    pub async fn told_to_close(&self) {
-        self.close.notified().await;
+    /// Lets the connection be closed for a new one from now on, by the end of the `task` that serves it.
+    pub fn served_by(self: Arc<Self>, task: AbortHandle) {
+        self.task.get_or_init(|| task);
+        let mut open = self.connections.open.lock().expect("no access panics");
+        if open.connections.len() >= self.connections.max.saturating_mul(2) {
+            open.connections.retain(|connection| connection.strong_count() > 0);
+        }
+        open.connections.push(Arc::downgrade(&self));
     }
 
-    /// Whether a component may work on a request of this connection now. It may not when it has just been told to
-    /// close: the client would not hear of the outcome.
+    /// Whether a component may work on a request of this connection now. It may not when it is being closed: the client
+    /// would not hear of the outcome.
     pub fn set_busy(self: &Arc<Self>) -> Option<Busy> {
-        let id = self.idle_as.lock().expect("no access panics").take()?;
-        self.connections.idle.lock().expect("no access panics").by_age.remove(&id)?;
-        Some(Busy(self.clone()))
+        self.leave_idle(BUSY).then(|| Busy(self.clone()))
     }
 
     /// Notes that the client has sent something: others have been idle longer.
     pub fn touch(&self) {
-        let Some(id) = self.idle_as.lock().expect("no access panics").take() else { return };
-        if self.connections.idle.lock().expect("no access panics").by_age.remove(&id).is_some() {
-            self.set_idle();
-        }
+        self.leave_idle(self.connections.next_idle());
+    }
+
+    fn leave_idle(&self, state: u64) -> bool {
+        let leave = |was| (was != CLOSING).then_some(state);
+        self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok()
     }
 
     fn set_idle(&self) {
-        let id = {
-            let mut idle = self.connections.idle.lock().expect("no access panics");
-            idle.next += 1;
-            let id = idle.next;
-            idle.by_age.insert(id, self.close.clone());
-            id
-        };
-        *self.idle_as.lock().expect("no access panics") = Some(id);
-        self.connections.became_idle.notify_waiters();
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if let Some(id) = self.idle_as.lock().expect("no access panics").take() {
-            self.connections.idle.lock().expect("no access panics").by_age.remove(&id);
+        self.state.store(self.connections.next_idle(), Ordering::SeqCst);
+        if self.connections.is_awaited.swap(false, Ordering::SeqCst) {
+            self.connections.awaited.notify_waiters();
         }
+    }
+
+    fn close_if_idle(&self, since: u64) -> bool {
+        let closes = self.state.compare_exchange(since, CLOSING, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if closes {
+            tracing::debug!("an idle connection makes room for a new one");
+            self.task.get().expect("only connections that are served can be closed").abort();
+        }
+        closes
     }
 }
 
@@ -161,6 +213,8 @@ mod tests {
     use std::pin::pin;
     use std::task::Poll;
 
+    use tokio::task::JoinHandle;
+
     use super::*;
 
     #[test]
@@ -181,31 +235,60 @@ mod tests {
         poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
     }
 
+    /// A connection and the task that serves it, which ends only when it is closed.
+    async fn connect(connections: &Arc<Connections>) -> (Arc<Connection>, JoinHandle<()>) {
+        let connection = Connection::new(connections.clone(), connections.make_room().await);
+        let served = connection.clone();
+        let task = tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(served);
+        });
+        connection.clone().served_by(task.abort_handle());
+        (connection, task)
+    }
+
+    async fn is_closed(task: JoinHandle<()>) -> bool {
+        task.await.is_err_and(|error| error.is_cancelled())
+    }
+
     #[tokio::test]
     async fn the_one_that_has_been_idle_longest_makes_room() {
         let connections = Connections::new(3);
-        let mut open = Vec::new();
-        for _ in 0..3 {
-            open.push(Connection::new(connections.clone(), connections.make_room().await));
-        }
+        let [(first, _), (second, second_task), (third, third_task)] =
+            [connect(&connections).await, connect(&connections).await, connect(&connections).await];
         // The first one works, and the second one has just been heard of.
-        let busy = open[0].set_busy().unwrap();
-        open[1].touch();
-        let mut room = pin!(connections.make_room());
-        assert!(!is_ready(room.as_mut()).await);
-        assert!(is_ready(open[2].told_to_close()).await);
-        assert!(open[2].set_busy().is_none(), "it is too late");
-        open.remove(2);
-        let third = Connection::new(connections.clone(), room.await);
+        let busy = first.set_busy().unwrap();
+        second.touch();
+        let mut room = Box::pin(connect(&connections));
+        assert!(!is_ready(room.as_mut()).await, "the third must end first");
+        assert!(third.set_busy().is_none(), "it is too late");
+        drop(third);
+        assert!(is_closed(third_task).await);
+        let (fourth, fourth_task) = room.await;
+        // The second was looked at before the fourth came, and has been idle longer still.
+        drop(second);
+        let (fifth, _) = connect(&connections).await;
+        assert!(is_closed(second_task).await);
         // When all work, a new one waits until the first of them is idle.
-        let (second_busy, third_busy) = (open[1].set_busy().unwrap(), third.set_busy().unwrap());
-        let mut room = pin!(connections.make_room());
+        let (fourth_busy, fifth_busy) = (fourth.set_busy().unwrap(), fifth.set_busy().unwrap());
+        let mut room = Box::pin(connect(&connections));
         assert!(!is_ready(room.as_mut()).await);
-        drop(busy);
-        assert!(!is_ready(room.as_mut()).await);
-        assert!(is_ready(open[0].told_to_close()).await);
-        open.remove(0);
-        drop(room.await);
-        drop((second_busy, third_busy));
+        drop(fourth_busy);
+        drop(fourth);
+        room.await;
+        assert!(is_closed(fourth_task).await);
+        drop((busy, fifth_busy));
+    }
+
+    #[tokio::test]
+    async fn connections_that_have_ended_are_forgotten() {
+        let connections = Connections::new(2);
+        for _ in 0..100 {
+            let (connection, task) = connect(&connections).await;
+            drop(connection);
+            task.abort();
+            assert!(is_closed(task).await);
+        }
+        assert!(connections.open.lock().unwrap().connections.len() <= 4);
     }
 }
