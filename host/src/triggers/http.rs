@@ -281,7 +281,16 @@ async fn buffered(request: Request<Incoming>) -> hyper::Result<Request<WasiBody>
     if body.size_hint().lower() > MAX_BUFFERED_BYTES as u64 {
         return Ok(Request::from_parts(head, body.map_err(HttpError::Hyper).boxed_unsync()));
     }
-    let mut read = BytesMut::with_capacity(body.size_hint().exact().unwrap_or(0) as usize);
+    let first = match body.frame().await {
+        Some(frame) => frame?.into_data().unwrap_or_default(),
+        None => Bytes::new(),
+    };
+    // A small body is there at once, and need not be copied.
+    if body.is_end_stream() {
+        return Ok(Request::from_parts(head, Full::new(first).map_err(|never| match never {}).boxed_unsync()));
+    }
+    let mut read = BytesMut::with_capacity(body.size_hint().exact().unwrap_or(0) as usize + first.len());
+    read.extend_from_slice(&first);
     while read.len() <= MAX_BUFFERED_BYTES {
         match body.frame().await {
             Some(frame) => {

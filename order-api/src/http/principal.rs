@@ -1,5 +1,7 @@
 //! Who asks.
 
+use std::sync::LazyLock;
+
 use axum::http::{HeaderMap, header};
 use order_core::principal::Principal;
 
@@ -30,6 +32,11 @@ pub fn principal(headers: &HeaderMap, caller_header: Option<&str>) -> Result<Pri
             _ => return Err(ApiError::InvalidCaller(name.to_owned())),
         }
     }
-    let credentials = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-    Ok(Principal { caller: digest(&[credentials]), ..Principal::default() })
+    /// The digest of no credentials, which most requests bring.
+    static NO_CREDENTIALS: LazyLock<String> = LazyLock::new(|| digest(&[b""]));
+    let caller = match headers.get(header::AUTHORIZATION) {
+        Some(credentials) => digest(&[credentials.as_bytes()]),
+        None => NO_CREDENTIALS.clone(),
+    };
+    Ok(Principal { caller, ..Principal::default() })
 }

@@ -227,11 +227,21 @@ mod tests {
     #[tokio::test]
     async fn work_that_has_started_is_awaited() {
         let queue = WriteQueue::new(false);
-        let work = |permit| {
-            std::thread::sleep(Duration::from_millis(50));
+        let (started, has_started) = oneshot::channel();
+        let (finish, may_finish) = std::sync::mpsc::channel();
+        let work = move |permit| {
+            let _ = started.send(());
+            may_finish.recv().unwrap();
             (7, Some(permit))
         };
-        assert_eq!(queue.run_with_permit(Duration::from_millis(1), work).await, Ok(7));
+        let patience = Duration::from_millis(50);
+        let mut waiting = std::pin::pin!(queue.run_with_permit(patience, work));
+        assert!(poll_once(waiting.as_mut()).is_none());
+        // Nobody looks at the time-out before the work has started, however late that is.
+        has_started.await.unwrap();
+        assert!(tokio::time::timeout(patience * 4, waiting.as_mut()).await.is_err());
+        finish.send(()).unwrap();
+        assert_eq!(waiting.await, Ok(7));
     }
 
     #[tokio::test]
