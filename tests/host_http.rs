@@ -160,15 +160,21 @@ async fn the_host_serves_nothing_when_a_component_says_that_it_cannot() {
     assert!(error.starts_with("component \"order-api\" cannot serve: ") && !error.contains('{'), "{error}");
 }
 
-/// Holds the insertion of an order up, once.
+/// Holds the insertion of an order up, once, as soon as it is armed: a migration inserts orders too.
 #[derive(Default)]
-struct HoldsUp(AtomicBool);
+struct HoldsUp {
+    is_armed: AtomicBool,
+    holds: AtomicBool,
+}
 
 impl CallHook for HoldsUp {
     fn fate(&self, call: HostCall<'_>) -> Fate {
         let inserts = call.kind == CallKind::SqliteExecute && call.subject.starts_with("INSERT INTO orders");
-        match inserts && !self.0.swap(true, Ordering::Relaxed) {
-            true => Fate::Delay(Duration::from_secs(3), Box::new(Fate::Proceed)),
+        match inserts && self.is_armed.swap(false, Ordering::Relaxed) {
+            true => {
+                self.holds.store(true, Ordering::Relaxed);
+                Fate::Delay(Duration::from_secs(3), Box::new(Fate::Proceed))
+            }
             false => Fate::Proceed,
         }
     }
@@ -181,18 +187,19 @@ async fn a_request_that_waits_is_not_carried_out_once_its_client_is_gone() {
     let mut options = Options::new(state.path());
     let hold_up = Arc::new(HoldsUp::default());
     options.hook = Some(hold_up.clone());
-    // One instance, which takes one request, and has not been asked anything before.
+    // One instance, which takes one request.
     options.reuse.accepting_instances = 1;
     options.reuse.max_instances = 1;
     options.reuse.max_instance_concurrent_reuse_count = 1;
-    let manifest = system::manifest_without_ready_path(state.path());
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
     let app = App::load(&manifest, options).unwrap().start("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    hold_up.is_armed.store(true, Ordering::Relaxed);
     let url = format!("http://{}/v1/orders", app.address());
     let client = reqwest::Client::new();
     let post = async |order_id: &str| client.post(&url).json(&order(order_id)).send().await.unwrap().status();
 
     let impatient = async {
-        while !hold_up.0.load(Ordering::Relaxed) {
+        while !hold_up.holds.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let mut stream = TcpStream::connect(app.address()).await.unwrap();
