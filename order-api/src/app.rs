@@ -9,7 +9,6 @@ use order_core::dead_letters::DeadLetterRequest;
 use order_core::order::{Attempt, Event, Order};
 use order_core::page::Page;
 use order_core::principal::NOBODY;
-use order_core::settings;
 use order_core::store::{Metrics, Scope, Store, StoreError};
 use runtime::variables::{self, VariableError};
 use send_wrapper::SendWrapper;
@@ -41,14 +40,12 @@ impl App {
     /// The first variable that breaks its rule, or cannot be read.
     pub fn new() -> Result<Self, VariableError> {
         // Those of the worker too: what is wrong is said before anything is served.
-        for variable in &settings::NUMBERS {
-            variables::number(variable)?;
-        }
+        let settings = variables::settings()?;
         let stores = Rc::new(Stores::default());
         let state = AppState {
-            writes: WriteQueue::new(stores.clone(), variables::number(&settings::MAX_BACKLOG)?),
+            writes: WriteQueue::new(stores.clone(), settings.max_backlog),
             post: PostPolicy {
-                caller_header: variables::caller_header()?.map(Arc::from),
+                caller_header: settings.caller_header.map(Arc::from),
                 budget: SendWrapper::new(BodyBudget::new()),
             },
             stores,

@@ -8,7 +8,7 @@
 //! | `ops` | what operators ask |
 //! | `write` | commands, group commit, idempotency, backlog |
 //! | `app` | what an instance has, and how handlers read |
-//! | `stores` | where the store is opened |
+//! | `stores` | the stores of an instance, and what each is for |
 //! | `http` | bodies, problems, replies |
 //!
 //! Conventions of all routes: bodies are JSON; an error is an RFC 9457 problem ([`http::problem`]); what a client

@@ -1,10 +1,9 @@
-//! Where the store is opened: the one place that knows which database it is.
+//! The stores of an instance, and what each is for.
 
 use std::rc::Rc;
 
-use order_core::sqlite::SqliteStore;
 use order_core::store::{Store, StoreError};
-use runtime::sqlite::{AsyncConnection, BlockingConnection};
+use runtime::store;
 
 use crate::shared::SharedConnection;
 
@@ -28,10 +27,6 @@ pub enum Purpose {
     Writes,
 }
 
-/// How many KiB of pages the connection for lookups keeps: the inner pages of a table and an index of ten million
-/// orders take 5,000; what each lookup then reads anew is a leaf of both.
-const LOOKUPS_PAGES_KIB: u32 = 8_000;
-
 impl Stores {
     /// The store for this purpose.
     ///
@@ -44,8 +39,7 @@ impl Stores {
                     // A migration may have to wait for other writers, this instance's among them: a connection for
                     // which the whole instance waits must find it done.
                     drop(self.lists.get(open_async).await?);
-                    let store = SqliteStore::open(BlockingConnection::open()?).await?;
-                    Ok(Rc::new(store.keep_pages(LOOKUPS_PAGES_KIB).await?) as Rc<dyn Store>)
+                    store::open_for_lookups().await.map(Rc::from)
                 };
                 self.lookups.get(open).await
             }
@@ -65,5 +59,5 @@ impl Stores {
 }
 
 async fn open_async() -> Result<Rc<dyn Store>, StoreError> {
-    Ok(Rc::new(SqliteStore::open(AsyncConnection::open().await?).await?))
+    store::open_async().await.map(Rc::from)
 }

@@ -52,16 +52,56 @@ pub const MAX_BACKLOG: NumberVariable =
 /// How many days orders are kept once they are final; 0 keeps them for good.
 pub const RETENTION_DAYS: NumberVariable = NumberVariable { name: "retention_days", default: 0, min: 0, max: 36_500 };
 
-/// All variables that are numbers.
-pub const NUMBERS: [NumberVariable; 6] =
-    [PROCESSING_TIME_MS, LEASE_MS, MAX_ATTEMPTS, MAX_BATCH, MAX_BACKLOG, RETENTION_DAYS];
+/// The variable that names the header in which a gateway says who asks; empty where there is none.
+const CALLER_HEADER: &str = "caller_header";
+
+/// The values of all variables, each after its rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// [`PROCESSING_TIME_MS`]
+    pub processing_time_ms: u64,
+    /// [`LEASE_MS`]
+    pub lease_ms: u64,
+    /// [`MAX_ATTEMPTS`]
+    pub max_attempts: u32,
+    /// [`MAX_BATCH`]
+    pub max_batch: u32,
+    /// [`MAX_BACKLOG`]
+    pub max_backlog: u64,
+    /// [`RETENTION_DAYS`]
+    pub retention_days: u64,
+    /// The header in which a gateway says who asks, in lower case.
+    pub caller_header: Option<String>,
+}
+
+impl Settings {
+    /// Reads all variables by their names; `get` answers `None` for one that is not declared.
+    ///
+    /// # Errors
+    /// Those of `get`, and the first variable that breaks its rule.
+    pub fn read<E: From<SettingError>>(get: impl Fn(&str) -> Result<Option<String>, E>) -> Result<Self, E> {
+        let number = |variable: &NumberVariable| Ok::<_, E>(variable.read(get(variable.name)?.as_deref())?);
+        let small = |variable: &NumberVariable| {
+            Ok::<_, E>(u32::try_from(number(variable)?).expect("the variable's greatest value fits"))
+        };
+        Ok(Self {
+            processing_time_ms: number(&PROCESSING_TIME_MS)?,
+            lease_ms: number(&LEASE_MS)?,
+            max_attempts: small(&MAX_ATTEMPTS)?,
+            max_batch: small(&MAX_BATCH)?,
+            max_backlog: number(&MAX_BACKLOG)?,
+            retention_days: number(&RETENTION_DAYS)?,
+            caller_header: caller_header(get(CALLER_HEADER)?.as_deref())?,
+        })
+    }
+}
 
 impl NumberVariable {
     /// Reads the variable's value; `None` where it is not declared.
     ///
     /// # Errors
     /// What the value must be.
-    pub fn read(&self, value: Option<&str>) -> Result<u64, SettingError> {
+    fn read(&self, value: Option<&str>) -> Result<u64, SettingError> {
         let Some(value) = value else { return Ok(self.default) };
         match value.trim().parse() {
             Ok(number) if (self.min..=self.max).contains(&number) => Ok(number),
@@ -74,14 +114,11 @@ impl NumberVariable {
     }
 }
 
-/// The variable that names the header in which a gateway says who asks; empty where there is none.
-pub const CALLER_HEADER: &str = "caller_header";
-
 /// Reads [`CALLER_HEADER`]: a header's name in lower case (RFC 9110, section 5.1), `None` where it is empty.
 ///
 /// # Errors
 /// What the value must be.
-pub fn caller_header(value: Option<&str>) -> Result<Option<String>, SettingError> {
+fn caller_header(value: Option<&str>) -> Result<Option<String>, SettingError> {
     let name = value.unwrap_or("").trim();
     // RFC 9110, section 5.6.2: the characters of a token.
     let is_token = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
@@ -98,6 +135,27 @@ pub fn caller_header(value: Option<&str>) -> Result<Option<String>, SettingError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NUMBERS: [NumberVariable; 6] =
+        [PROCESSING_TIME_MS, LEASE_MS, MAX_ATTEMPTS, MAX_BATCH, MAX_BACKLOG, RETENTION_DAYS];
+
+    #[test]
+    fn all_variables_are_read_and_the_first_bad_one_is_told() {
+        let settings = Settings::read::<SettingError>(|_| Ok(None)).unwrap();
+        assert_eq!((settings.lease_ms, settings.max_attempts, settings.caller_header), (30_000, 8, None));
+        for variable in NUMBERS {
+            let get = |name: &str| Ok((name == variable.name).then(|| (variable.max + 1).to_string()));
+            assert_eq!(Settings::read::<SettingError>(get).unwrap_err().name, variable.name);
+            let other = if variable.default == variable.max { variable.min } else { variable.max };
+            let get = |name: &str| Ok((name == variable.name).then(|| other.to_string()));
+            assert_ne!(
+                Settings::read::<SettingError>(get).unwrap(),
+                Settings::read::<SettingError>(|_| Ok(None)).unwrap()
+            );
+        }
+        let get = |name: &str| Ok((name == CALLER_HEADER).then(|| "X-Caller".to_owned()));
+        assert_eq!(Settings::read::<SettingError>(get).unwrap().caller_header.as_deref(), Some("x-caller"));
+    }
 
     #[test]
     fn a_number_keeps_to_its_range_or_is_told_with_its_rule() {

@@ -4,7 +4,7 @@ use crate::batch::BatchSize;
 use crate::lifecycle::RetryPolicy;
 use crate::order::{EventNumber, Timestamp};
 use crate::queue::Queue;
-use crate::settings;
+use crate::settings::{self, Settings};
 use crate::store::{Claim, Claims, Due, Maintenance, PRUNED_AT_ONCE, Settlement, StoreError};
 
 /// What the processor says of one order.
@@ -69,6 +69,18 @@ impl Config {
     };
 }
 
+impl From<&Settings> for Config {
+    fn from(settings: &Settings) -> Self {
+        let days = settings.retention_days;
+        Self {
+            lease_ms: settings.lease_ms,
+            retry: RetryPolicy { max_attempts: settings.max_attempts },
+            max_batch: settings.max_batch,
+            retention_ms: (days > 0).then_some(days * 24 * 60 * 60 * 1_000),
+        }
+    }
+}
+
 /// How long one tick takes up orders that are well, in milliseconds: the period of the trigger that wakes the worker,
 /// so that one tick takes over from the other. Overlap is safe.
 pub const TICK_MS: u64 = 1_000;
@@ -92,7 +104,7 @@ pub const MAX_SNOOZE_MS: u32 = 3_600_000;
 pub const MAX_REASON_BYTES: usize = 4 * 1_024;
 
 /// What one worker works with.
-pub struct Worker<'a, S, Q, P, C> {
+pub struct Worker<'a, S: ?Sized, Q, P, C> {
     /// Where orders are kept.
     pub store: &'a S,
     /// Where their messages are.
@@ -105,7 +117,7 @@ pub struct Worker<'a, S, Q, P, C> {
     pub config: Config,
 }
 
-impl<S: Claims + Maintenance, Q: Queue, P: Processor, C: Clock> Worker<'_, S, Q, P, C> {
+impl<S: Claims + Maintenance + ?Sized, Q: Queue, P: Processor, C: Clock> Worker<'_, S, Q, P, C> {
     /// Works for about [`TICK_MS`]: pass after pass, with a pause when there was nothing to do. Then it has quarantined
     /// orders processed, for as long again at most.
     ///

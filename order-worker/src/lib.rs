@@ -4,17 +4,13 @@ mod bindings;
 mod processor;
 
 use bindings::spin::cron::cron_types::{Error, Metadata};
-use order_core::lifecycle::RetryPolicy;
 use order_core::queue::KeyValueQueue;
-use order_core::settings;
-use order_core::sqlite::SqliteStore;
 use order_core::store::StoreError;
 use order_core::worker::{Config, Worker};
 use processor::FulfillmentComponent;
 use runtime::clock::SystemClock;
 use runtime::key_value::Bucket;
-use runtime::sqlite::BlockingConnection;
-use runtime::variables::{self, VariableError};
+use runtime::{store, variables};
 
 struct Component;
 
@@ -42,23 +38,13 @@ async fn run_tick() -> Result<(), String> {
 }
 
 async fn tick() -> Result<(), String> {
-    let config = config().map_err(|error| error.to_string())?;
+    let config = Config::from(&variables::settings().map_err(|error| error.to_string())?);
     let as_text = |error: StoreError| error.to_string();
-    let store = SqliteStore::open(BlockingConnection::open().map_err(as_text)?).await.map_err(as_text)?;
+    let store = store::open_blocking().await.map_err(as_text)?;
     let queue = KeyValueQueue(Bucket::open());
-    let worker = Worker { store: &store, queue: &queue, processor: &FulfillmentComponent, clock: &SystemClock, config };
+    let worker =
+        Worker { store: &*store, queue: &queue, processor: &FulfillmentComponent, clock: &SystemClock, config };
     worker.tick().await.map_err(as_text)
-}
-
-/// What the worker goes by, from its variables.
-fn config() -> Result<Config, VariableError> {
-    let days = variables::number(&settings::RETENTION_DAYS)?;
-    Ok(Config {
-        lease_ms: variables::number(&settings::LEASE_MS)?,
-        retry: RetryPolicy { max_attempts: variables::number(&settings::MAX_ATTEMPTS)? as u32 },
-        max_batch: variables::number(&settings::MAX_BATCH)? as u32,
-        retention_ms: (days > 0).then_some(days * 24 * 60 * 60 * 1_000),
-    })
 }
 
 /// Drives a future that never waits for anything.

@@ -7,7 +7,8 @@
 mod bindings;
 pub mod clock;
 pub mod key_value;
-pub mod sqlite;
+mod sqlite;
+pub mod store;
 pub mod variables;
 #[cfg(feature = "async")]
 pub mod wake;

@@ -1,6 +1,6 @@
 //! The component's variables.
 
-use order_core::settings::{self, NumberVariable, SettingError};
+use order_core::settings::{SettingError, Settings};
 
 use crate::bindings::fermyon::spin::variables;
 
@@ -36,18 +36,10 @@ fn get(name: &str) -> Result<Option<String>, VariableError> {
     }
 }
 
-/// The value of a variable that is a number.
+/// The values of all variables.
 ///
 /// # Errors
 /// See [`VariableError`].
-pub fn number(variable: &NumberVariable) -> Result<u64, VariableError> {
-    Ok(variable.read(get(variable.name)?.as_deref())?)
-}
-
-/// The variable `caller_header`.
-///
-/// # Errors
-/// See [`VariableError`].
-pub fn caller_header() -> Result<Option<String>, VariableError> {
-    Ok(settings::caller_header(get(settings::CALLER_HEADER)?.as_deref())?)
+pub fn settings() -> Result<Settings, VariableError> {
+    Settings::read(get)
 }
