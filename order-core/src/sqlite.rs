@@ -29,8 +29,13 @@ mod tests {
 
     #[test]
     fn passes_the_conformance_suite() {
+        let folder = tempfile::tempdir().unwrap();
+        let databases = std::cell::Cell::new(0);
         pollster::block_on(crate::store::conformance::run(async || {
-            SqliteStore::open(RusqliteConnection::in_memory()).await.unwrap()
+            databases.set(databases.get() + 1);
+            let file = folder.path().join(format!("{}.db", databases.get()));
+            let open = async || SqliteStore::open(RusqliteConnection::open(&file)).await.unwrap();
+            [open().await, open().await]
         }));
     }
 

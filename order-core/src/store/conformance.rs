@@ -1,5 +1,5 @@
 //! What every [`Store`] must do, as tests that any backend can be run through: [`run`] with a maker of
-//! empty stores, from a test of the backend's own.
+//! empty databases, from a test of the backend's own.
 
 use super::claims::{Claim, Due, LEASE_LOST, Settlement};
 use super::idempotency::{IdempotencyRecord, RECORDS_KEPT_MS, RequestKey};
@@ -12,9 +12,14 @@ use crate::lifecycle::{Action, Status};
 use crate::order::{Amount, Attempt, AttemptEnd, Currency, EventNumber, Id, Items, NewOrder, Order, Timestamp};
 use crate::principal::{NOBODY, Owner, Principal};
 
-/// Runs every case, each on an empty store from `make`. Panics where the store does not do what it must.
-pub async fn run<S: Store>(make: impl AsyncFn() -> S) {
-    let make = &make;
+/// Runs every case, each on an empty database from `make`, which two stores share as two hosts would. Panics where a
+/// store does not do what it must.
+pub async fn run<S: Store>(make: impl AsyncFn() -> [S; 2]) {
+    let make_both = &make;
+    let make = &async || {
+        let [store, _] = make_both().await;
+        store
+    };
     an_accepted_order_comes_back_as_it_was_sent(make().await).await;
     an_order_is_accepted_once(make().await).await;
     one_call_accepts_each_of_many(make().await).await;
@@ -44,6 +49,10 @@ pub async fn run<S: Store>(make: impl AsyncFn() -> S) {
     pages_of_each_shape_of_filter_hold_all_once(make().await).await;
     the_size_of_batches_is_remembered(make().await).await;
     large_orders_come_back_whole(make().await).await;
+    what_one_store_does_the_other_one_sees(make_both().await).await;
+    two_stores_share_the_orders_between_them(make_both().await).await;
+    changes_of_two_stores_have_one_numbering(make_both().await).await;
+    nobody_sees_a_transaction_before_its_end(make_both().await).await;
 }
 
 const LEASE: u64 = 10_000;
@@ -732,5 +741,79 @@ async fn large_orders_come_back_whole<S: Store>(store: S) {
         let Acceptance::Created(created) = acceptance else { panic!("{acceptance:?}") };
         let found: Order = store.find(&NOBODY, sent.order_id.as_str()).await.unwrap().unwrap();
         assert_eq!((&found, &found.content), (&created, sent));
+    }
+}
+
+async fn what_one_store_does_the_other_one_sees<S: Store>([one, other]: [S; 2]) {
+    accept(&one, &["a"], 0).await;
+    assert_eq!(status(&other, "a").await, Status::Pending);
+    let again = accept_all(&other, &NOBODY, &[order("a")], 1, 2).await;
+    assert!(matches!(again[..], [Acceptance::Existing(_)]), "{again:?}");
+    assert!(matches!(other.cancel(&NOBODY, "a", at(2)).await.unwrap(), Change::Done(_)));
+    assert_eq!(one.cancel(&NOBODY, "a", at(3)).await.unwrap(), Change::NotAllowed(Status::Cancelled));
+    one.keep(&[(request("k"), record("1"))], at(0)).await.unwrap();
+    assert_eq!(other.records(&[request("k")], at(0)).await.unwrap(), [Some(record("1"))]);
+    assert_eq!(one.metrics(Scope::All).await.unwrap(), other.metrics(Scope::All).await.unwrap());
+    other.keep_batch_size(7).await.unwrap();
+    assert_eq!(one.batch_size().await.unwrap(), Some(7));
+}
+
+async fn two_stores_share_the_orders_between_them<S: Store>([one, other]: [S; 2]) {
+    accept(&one, &["a", "b"], 0).await;
+    let claims = claim(&one, &["a"], 1).await;
+    let rest = claim(&other, &["a", "b"], 1).await;
+    assert_eq!((claims.len(), rest.len()), (1, 1));
+    assert_ne!(claims[0].order, rest[0].order);
+    // Whoever has the latest attempt settles, whichever store started it.
+    let lease_over = 1 + LEASE as i64;
+    let second = claim_quarantined(&other, lease_over).await.expect("a lease ran out");
+    let first = if second.order == claims[0].order { &claims[0] } else { &rest[0] };
+    assert!(!settle(&one, first, Settlement::Complete, lease_over).await);
+    assert!(settle(&one, &second, Settlement::Complete, lease_over).await);
+    assert!(!settle(&other, &second, Settlement::Complete, lease_over).await);
+    // However they take turns, each order that is due goes to one of them.
+    let names: Vec<String> = (0..10).map(|number| format!("n{number}")).collect();
+    accept(&one, &names.iter().map(String::as_str).collect::<Vec<_>>(), 100_000).await;
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        for store in [&one, &other] {
+            let now = at(100_000).plus_millis(DUE);
+            taken.extend(store.claim_due(Due::Unannounced, now, now.plus_millis(LEASE), 2).await.unwrap());
+        }
+    }
+    let mut numbers: Vec<i64> = taken.iter().map(|claim| claim.order.0).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!((taken.len(), numbers.len()), (10, 10));
+}
+
+async fn changes_of_two_stores_have_one_numbering<S: Store>([one, other]: [S; 2]) {
+    let mut last = 0;
+    for round in 0..3 {
+        for (store, name) in [(&one, format!("one{round}")), (&other, format!("other{round}"))] {
+            accept(store, &[&name], round).await;
+            assert!(matches!(store.cancel(&NOBODY, &name, at(round)).await.unwrap(), Change::Done(_)));
+            let [created, cancelled] = numbers(&one, &[&name]).await[..] else { panic!("two changes") };
+            assert!(last < created && created < cancelled, "{last} {created} {cancelled}");
+            last = cancelled;
+        }
+    }
+}
+
+async fn nobody_sees_a_transaction_before_its_end<S: Store>([one, other]: [S; 2]) {
+    for is_committed in [false, true] {
+        let transaction = one.begin().await.unwrap();
+        let order = order("a");
+        let submission = Submission { owner: &NOBODY, order: &order };
+        transaction.writes().accept(&[submission], at(0), at(1)).await.unwrap();
+        transaction.writes().keep(&[(request("k"), record("1"))], at(0)).await.unwrap();
+        assert_eq!(other.find(&NOBODY, "a").await.unwrap(), None);
+        assert_eq!(other.records(&[request("k")], at(0)).await.unwrap(), [None]);
+        assert_eq!(other.metrics(Scope::All).await.unwrap(), Metrics::default());
+        match is_committed {
+            true => transaction.commit().await.unwrap(),
+            false => transaction.roll_back().await.unwrap(),
+        }
+        assert_eq!(other.find(&NOBODY, "a").await.unwrap().is_some(), is_committed);
     }
 }
