@@ -190,7 +190,7 @@ async fn a_batch_of_orders_costs_the_worker_what_one_does() {
             ("SELECT seq FROM", 1),
             ("SqliteOpen", 1),
             ("UPDATE orders SET", updates),
-            ("Variable", 7 + usize::from(messages > 0)),
+            ("Variable", 4 + usize::from(messages > 0)),
         ];
         if messages > 0 {
             calls.splice(1..1, [("KeyValueDelete", 1), ("KeyValueGet", messages)]);

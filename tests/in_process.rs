@@ -193,7 +193,7 @@ async fn a_variable_that_breaks_its_rule_is_told_before_anything_is_served() {
         ("max_batch", "0", "a whole number from 1 to 1000"),
         ("max_backlog", "-1", "a whole number from 1 to 1000000000"),
         ("processing_time_ms", "1s", "a whole number from 0 to 86400000"),
-        ("caller_header", "a b", "the name of a header, of 64 characters at most, or empty"),
+        ("caller_header", "a b", "a header name of at most 64 characters, or empty"),
     ] {
         system::build();
         let state = tempfile::tempdir().unwrap();

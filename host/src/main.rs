@@ -43,17 +43,17 @@ struct Up {
     /// Where to serve HTTP.
     #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDR")]
     listen: SocketAddr,
-    /// Where the data lie [default: .spin beside the manifest].
+    /// Where to keep the data [default: .spin beside the manifest].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Keep the key-value store in the file that Spin uses, instead of in memory.
     #[arg(long)]
     key_value_file: bool,
-    /// Set an application variable, before the environment's SPIN_VARIABLE_<NAME>.
+    /// Set an application variable; overrides SPIN_VARIABLE_<NAME> in the environment.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
     variable: Vec<(String, String)>,
-    /// How long a call of a cron or timer trigger may take before it is ended. It must exceed lease_ms: a worker is to
-    /// lose its leases before its life.
+    /// How long a call of a cron or timer trigger may take before it is ended. It must exceed lease_ms, so that a
+    /// worker loses its leases before it is ended.
     #[arg(long, default_value_t = Options::DEFAULT_TRIGGER_TIMEOUT.as_secs(), value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     trigger_timeout: u64,
@@ -123,7 +123,7 @@ async fn run(up: Up, mut stop: watch::Receiver<bool>) -> Result<()> {
         options.key_value = KeyValueLocation::File;
     }
     let database = options.database();
-    let queue = if up.key_value_file { "in a file beside it" } else { "in memory; orders are found again without it" };
+    let queue = if up.key_value_file { "in a file beside it" } else { "in memory; orders survive without it" };
     let app = App::load(&up.from, options)?;
     let mut running = app.start(up.listen).await?;
 
@@ -148,7 +148,7 @@ async fn run(up: Up, mut stop: watch::Receiver<bool>) -> Result<()> {
     tokio::select! {
         failure = running.failed() => failure,
         _ = stop.wait_for(|stop| *stop) => {
-            println!("stopping: requests in flight come to their end; once more to stop at once");
+            println!("stopping once requests in flight are done; press Ctrl+C again to stop immediately");
             running.stop().await
         }
     }

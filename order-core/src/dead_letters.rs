@@ -28,7 +28,7 @@ pub struct DeadLetterRequest {
     pub limit: u32,
 }
 
-const TIME_RULE: &str = "must be a time as RFC 3339 writes it";
+const TIME_RULE: &str = "must be an RFC 3339 timestamp";
 
 impl DeadLetterRequest {
     /// The most failed orders that one request lists or retries.
@@ -94,14 +94,14 @@ impl DeadLetterRequest {
                 "after" => {
                     request.after = Cursor::parse(List::DeadLetters, value);
                     if request.after.is_none() {
-                        errors.push(name, "must be the next of an earlier page");
+                        errors.push(name, "must be the value of next from an earlier page");
                     }
                 }
                 _ => errors.push(name, "is not a parameter of this request"),
             }
         }
         if let Some((name, _)) = parameters.get(Self::MAX_PARAMETERS) {
-            errors.push(name, "is one parameter too many");
+            errors.push(name, "exceeds the maximum number of parameters");
         }
         if errors.0.is_empty() { Ok(request) } else { Err(errors.0) }
     }

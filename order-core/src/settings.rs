@@ -80,23 +80,32 @@ impl Settings {
     /// # Errors
     /// Those of `get`, and the first variable that breaks its rule.
     pub fn read<E: From<SettingError>>(get: impl Fn(&str) -> Result<Option<String>, E>) -> Result<Self, E> {
-        let number = |variable: &NumberVariable| Ok::<_, E>(variable.read(get(variable.name)?.as_deref())?);
-        let small = |variable: &NumberVariable| {
-            Ok::<_, E>(u32::try_from(number(variable)?).expect("the variable's greatest value fits"))
-        };
         Ok(Self {
-            processing_time_ms: number(&PROCESSING_TIME_MS)?,
-            lease_ms: number(&LEASE_MS)?,
-            max_attempts: small(&MAX_ATTEMPTS)?,
-            max_batch: small(&MAX_BATCH)?,
-            max_backlog: number(&MAX_BACKLOG)?,
-            retention_days: number(&RETENTION_DAYS)?,
+            processing_time_ms: PROCESSING_TIME_MS.get(&get)?,
+            lease_ms: LEASE_MS.get(&get)?,
+            max_attempts: MAX_ATTEMPTS.get_small(&get)?,
+            max_batch: MAX_BATCH.get_small(&get)?,
+            max_backlog: MAX_BACKLOG.get(&get)?,
+            retention_days: RETENTION_DAYS.get(&get)?,
             caller_header: caller_header(get(CALLER_HEADER)?.as_deref())?,
         })
     }
 }
 
 impl NumberVariable {
+    /// The variable's value by `get`, which answers `None` where it is not declared.
+    pub(crate) fn get<E: From<SettingError>>(&self, get: impl Fn(&str) -> Result<Option<String>, E>) -> Result<u64, E> {
+        Ok(self.read(get(self.name)?.as_deref())?)
+    }
+
+    /// [`Self::get`], for a variable whose greatest value fits.
+    pub(crate) fn get_small<E: From<SettingError>>(
+        &self,
+        get: impl Fn(&str) -> Result<Option<String>, E>,
+    ) -> Result<u32, E> {
+        Ok(u32::try_from(self.get(get)?).expect("the variable's greatest value fits"))
+    }
+
     /// Reads the variable's value; `None` where it is not declared.
     ///
     /// # Errors
@@ -125,7 +134,7 @@ fn caller_header(value: Option<&str>) -> Result<Option<String>, SettingError> {
     if !is_token || name.len() > 64 {
         return Err(SettingError {
             name: CALLER_HEADER,
-            rule: "the name of a header, of 64 characters at most, or empty".to_owned(),
+            rule: "a header name of at most 64 characters, or empty".to_owned(),
             value: name.to_owned(),
         });
     }

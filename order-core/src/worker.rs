@@ -4,7 +4,7 @@ use crate::batch::BatchSize;
 use crate::lifecycle::RetryPolicy;
 use crate::order::{EventNumber, Timestamp};
 use crate::queue::Queue;
-use crate::settings::{self, Settings};
+use crate::settings::{self, SettingError};
 use crate::store::{Claim, Claims, Due, Maintenance, PRUNED_AT_ONCE, Settlement, StoreError};
 
 /// What the processor says of one order.
@@ -69,15 +69,19 @@ impl Config {
     };
 }
 
-impl From<&Settings> for Config {
-    fn from(settings: &Settings) -> Self {
-        let days = settings.retention_days;
-        Self {
-            lease_ms: settings.lease_ms,
-            retry: RetryPolicy { max_attempts: settings.max_attempts },
-            max_batch: settings.max_batch,
+impl Config {
+    /// Reads what a worker goes by, and no other variable: the processor's, say, may have rules of its own.
+    ///
+    /// # Errors
+    /// Those of `get`, and the first variable that breaks its rule.
+    pub fn read<E: From<SettingError>>(get: impl Fn(&str) -> Result<Option<String>, E>) -> Result<Self, E> {
+        let days = settings::RETENTION_DAYS.get(&get)?;
+        Ok(Self {
+            lease_ms: settings::LEASE_MS.get(&get)?,
+            retry: RetryPolicy { max_attempts: settings::MAX_ATTEMPTS.get_small(&get)? },
+            max_batch: settings::MAX_BATCH.get_small(&get)?,
             retention_ms: (days > 0).then_some(days * 24 * 60 * 60 * 1_000),
-        }
+        })
     }
 }
 

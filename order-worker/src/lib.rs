@@ -6,7 +6,7 @@ mod processor;
 use bindings::spin::cron::cron_types::{Error, Metadata};
 use order_core::queue::KeyValueQueue;
 use order_core::store::StoreError;
-use order_core::worker::{Config, Worker};
+use order_core::worker::Worker;
 use processor::FulfillmentComponent;
 use runtime::clock::SystemClock;
 use runtime::key_value::Bucket;
@@ -28,7 +28,7 @@ impl bindings::Guest for Component {
 
 bindings::export!(Component with_types_in bindings);
 
-/// One tick, with an error in words; it is logged here, for the triggers drop it.
+/// One tick, with an error in words; it is logged here, because the triggers drop it.
 async fn run_tick() -> Result<(), String> {
     let ended = tick().await;
     if let Err(error) = &ended {
@@ -38,7 +38,7 @@ async fn run_tick() -> Result<(), String> {
 }
 
 async fn tick() -> Result<(), String> {
-    let config = Config::from(&variables::settings().map_err(|error| error.to_string())?);
+    let config = variables::worker_config().map_err(|error| error.to_string())?;
     let as_text = |error: StoreError| error.to_string();
     let store = store::open_blocking().await.map_err(as_text)?;
     let queue = KeyValueQueue(Bucket::open());

@@ -1,6 +1,7 @@
 //! The component's variables.
 
 use order_core::settings::{SettingError, Settings};
+use order_core::worker::Config;
 
 use crate::bindings::fermyon::spin::variables;
 
@@ -42,4 +43,12 @@ fn get(name: &str) -> Result<Option<String>, VariableError> {
 /// See [`VariableError`].
 pub fn settings() -> Result<Settings, VariableError> {
     Settings::read(get)
+}
+
+/// What a worker goes by.
+///
+/// # Errors
+/// See [`VariableError`].
+pub fn worker_config() -> Result<Config, VariableError> {
+    Config::read(get)
 }

@@ -1,4 +1,4 @@
-//! Calls of components that nobody waits for the answer of, and how they end.
+//! Calls of components whose answers nobody waits for, and how they end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub const MAX_OVERLAPPING_CALLS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// It took too long, and its instance was dropped.
-    #[error("it did not return within {0:?}, the time-out for calls of triggers, and was ended")]
+    #[error("it did not return within the trigger time-out of {0:?} and was terminated")]
     TimedOut(Duration),
     /// The component trapped, or could not be instantiated.
     #[error("it trapped: {0:?}")]

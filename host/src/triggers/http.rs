@@ -32,7 +32,7 @@ use crate::component::Component;
 use crate::engine::Sharing;
 use crate::options::Options;
 use crate::triggers::calls::until_stopped;
-use connections::{Busy, Connection, Connections};
+use connections::{Busy, Connection, Connections, Socket};
 use instances::HttpComponent;
 use problem::{problem, response};
 use readiness::{Readiness, judge};
@@ -148,10 +148,10 @@ impl HttpServer {
                         match tokio::time::timeout(BODY_READ_TIMEOUT, buffered(request)).await {
                             Ok(Ok(request)) => (request, room),
                             Ok(Err(_)) => {
-                                return answered(problem(StatusCode::BAD_REQUEST, "The body broke off."), None);
+                                return answered(problem(StatusCode::BAD_REQUEST, "The body ended early."), None);
                             }
                             Err(_) => {
-                                let detail = "The body did not come in time.";
+                                let detail = "The body did not arrive in time.";
                                 return answered(problem(StatusCode::REQUEST_TIMEOUT, detail), None);
                             }
                         }
@@ -171,7 +171,8 @@ impl HttpServer {
             .max_header_size(MAX_HEAD_BYTES)
             // (With pipeline_flush, hyper's own 400 and 431 would not be sent.)
             .max_buf_size(MAX_BUFFER_BYTES);
-        let served = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let socket = Socket { stream: TokioIo::new(stream), connection: connection.clone() };
+        let served = graceful.watch(builder.serve_connection(socket, service));
         let task = tokio::spawn(async move {
             if let Err(error) = served.await {
                 tracing::debug!("a connection ended: {error}");

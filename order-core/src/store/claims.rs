@@ -61,7 +61,7 @@ pub enum Due {
 /// How the loss of a lease is told: in the reason of the attempt that lost it. Which of these it was, nobody is left
 /// to say.
 pub const LEASE_LOST: &str = "the worker did not report before its lease ended: the processor brought it down (a trap), \
-     did not return in time, or the host was stopped; the log of order-worker has the trap if there was one";
+     did not return in time, or the host was stopped; if there was a trap, it is in the log of order-worker";
 
 /// The operations of workers. An attempt has one owner: the worker that claimed it last.
 #[async_trait(?Send)]

@@ -1,8 +1,14 @@
 //! How many connections there may be, and which of them is closed when there are too many.
 
+use std::io::IoSlice;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::task::{Context, Poll};
 
+use hyper::rt::ReadBufCursor;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
@@ -13,7 +19,7 @@ const OTHER_FILES: usize = 256;
 
 /// The connections of clients.
 ///
-/// A connection is idle while no component works on a request of its: before the first one, between two, and while
+/// A connection is idle while no component works on a request from it: before the first one, between two, and while
 /// the head or a body is still on its way. When no more connections may be held, the one that has been idle
 /// longest is closed for a new one; when none is idle, new ones wait to be accepted.
 ///
@@ -110,10 +116,12 @@ impl Open {
     }
 }
 
-/// A connection's state while a component works on a request of its.
+/// A connection's state while a component works on its request.
 const BUSY: u64 = 0;
+/// The state from when a response is complete until all of it has been handed to the socket.
+const FLUSHING: u64 = 1;
 /// The first state of a connection that is idle: the one that became so first.
-const FIRST_IDLE: u64 = 1;
+const FIRST_IDLE: u64 = 2;
 /// The state of a connection that is being closed for a new one.
 const CLOSING: u64 = u64::MAX;
 
@@ -146,22 +154,28 @@ impl Connection {
     /// Whether a component may work on a request of this connection now. It may not when it is being closed: the client
     /// would not hear of the outcome.
     pub fn set_busy(self: &Arc<Self>) -> Option<Busy> {
-        self.leave_idle(BUSY).then(|| Busy(self.clone()))
+        let leave = |was| (was != CLOSING).then_some(BUSY);
+        self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok().then(|| Busy(self.clone()))
     }
 
     /// Notes that the client has sent something: others have been idle longer.
     pub fn touch(&self) {
-        self.leave_idle(self.connections.next_idle());
+        self.become_idle(|was| was >= FIRST_IDLE && was != CLOSING);
     }
 
-    fn leave_idle(&self, state: u64) -> bool {
-        let leave = |was| (was != CLOSING).then_some(state);
-        self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok()
+    /// Notes that all that was written has been handed to the socket.
+    pub fn flushed(&self) {
+        if self.state.load(Ordering::SeqCst) == FLUSHING {
+            self.become_idle(|was| was == FLUSHING);
+        }
     }
 
-    fn set_idle(&self) {
-        self.state.store(self.connections.next_idle(), Ordering::SeqCst);
-        if self.connections.is_awaited.swap(false, Ordering::SeqCst) {
+    fn become_idle(&self, may: impl Fn(u64) -> bool) {
+        let idle = self.connections.next_idle();
+        let become_idle = |was| may(was).then_some(idle);
+        let is_idle = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, become_idle).is_ok();
+        let is_awaited = &self.connections.is_awaited;
+        if is_idle && is_awaited.load(Ordering::SeqCst) && is_awaited.swap(false, Ordering::SeqCst) {
             self.connections.awaited.notify_waiters();
         }
     }
@@ -176,12 +190,62 @@ impl Connection {
     }
 }
 
-/// A component works on a request of the connection, or its response is being sent, until this is dropped.
+/// A component works on a request of the connection, or on its response, until this is dropped. The connection is idle
+/// once the rest of the response is [flushed](Connection::flushed).
 pub struct Busy(Arc<Connection>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.set_idle();
+        self.0.state.store(FLUSHING, Ordering::SeqCst);
+    }
+}
+
+/// The socket of a connection, which tells it when everything has been written: hyper flushes a socket once it has handed
+/// over all that it had.
+pub struct Socket {
+    /// The socket.
+    pub stream: TokioIo<TcpStream>,
+    /// The connection.
+    pub connection: Arc<Connection>,
+}
+
+impl hyper::rt::Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.connection.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -211,7 +275,6 @@ fn max_connections(files: Option<u64>) -> usize {
 mod tests {
     use std::future::poll_fn;
     use std::pin::pin;
-    use std::task::Poll;
 
     use tokio::task::JoinHandle;
 
@@ -274,10 +337,33 @@ mod tests {
         let mut room = Box::pin(connect(&connections));
         assert!(!is_ready(room.as_mut()).await);
         drop(fourth_busy);
+        assert!(!is_ready(room.as_mut()).await, "the end of its response is yet to be sent");
+        fourth.flushed();
         drop(fourth);
         room.await;
         assert!(is_closed(fourth_task).await);
         drop((busy, fifth_busy));
+    }
+
+    #[tokio::test]
+    async fn one_that_is_heard_of_while_it_is_looked_at_is_looked_at_again() {
+        let connections = Connections::new(1);
+        let (only, task) = connect(&connections).await;
+        connections.is_awaited.store(true, Ordering::SeqCst);
+        let mut awaited = pin!(connections.awaited.notified());
+        assert!(!is_ready(awaited.as_mut()).await);
+        only.touch();
+        assert!(is_ready(awaited.as_mut()).await);
+        // What a component works on stays so, whatever is heard.
+        let busy = only.set_busy().unwrap();
+        only.touch();
+        only.flushed();
+        assert!(!connections.close_longest_idle());
+        drop(busy);
+        only.flushed();
+        assert!(connections.close_longest_idle());
+        drop(only);
+        assert!(is_closed(task).await);
     }
 
     #[tokio::test]
