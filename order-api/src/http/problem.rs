@@ -88,8 +88,8 @@ impl ApiError {
     fn kind(&self) -> (&'static str, &'static str) {
         match self {
             Self::UnknownPath(_) => ("urn:problem-type:orders:unknown-path", "There is nothing at this path"),
-            Self::MethodNotAllowed => ("urn:problem-type:orders:method-not-allowed", "This path has no such method"),
-            Self::CrossSite => ("urn:problem-type:orders:cross-site-request", "Another site's page may not do this"),
+            Self::MethodNotAllowed => ("urn:problem-type:orders:method-not-allowed", "The method is not allowed here"),
+            Self::CrossSite => ("urn:problem-type:orders:cross-site-request", "Cross-site requests are not allowed"),
             Self::UnsupportedMediaType => {
                 ("urn:problem-type:orders:unsupported-media-type", "The body must be application/json")
             }
@@ -130,16 +130,18 @@ impl ApiError {
         match self {
             Self::UnknownPath(path) => format!("No route matches {path}"),
             Self::MethodNotAllowed => "The header Allow lists the methods of this path".to_owned(),
-            Self::CrossSite => "Requests that change something are not accepted from pages of other sites".to_owned(),
+            Self::CrossSite => "Pages on other sites may not send requests that change data".to_owned(),
             Self::UnsupportedMediaType => "A body needs the header Content-Type: application/json".to_owned(),
-            Self::BodyTooLarge => format!("A body may be {MAX_BODY_BYTES} bytes long at most"),
+            Self::BodyTooLarge => format!("The body must not be longer than {MAX_BODY_BYTES} bytes"),
             Self::BodyUnreadable => "The body ended early".to_owned(),
-            Self::MalformedJson(error) => format!("Not JSON: {error}"),
+            Self::MalformedJson(error) => format!("The body cannot be parsed as JSON: {error}"),
             Self::InvalidOrder(errors) | Self::InvalidRequest(errors) => in_words(errors),
             Self::InvalidQuery(error) => error.clone(),
-            Self::InvalidCaller(name) => format!("The header {name} must not appear more than once and may hold 255 printable ASCII characters"),
+            Self::InvalidCaller(name) => {
+                format!("The header {name} must appear at most once, with at most 255 printable ASCII characters")
+            }
             Self::OrderNotFound(id) => format!("No order has the identifier {id}"),
-            Self::OrderConflict(id) => format!("Order {id} was accepted before with other content"),
+            Self::OrderConflict(id) => format!("Order {id} was already accepted with different content"),
             Self::ActionNotAllowed(id, status) => {
                 let actions: Vec<_> = status.client_actions().map(Action::as_str).collect();
                 let allowed = match actions.is_empty() {
@@ -149,7 +151,7 @@ impl ApiError {
                 format!("Order {id} is {}; {allowed}", status.as_str())
             }
             Self::InvalidIdempotencyKey => {
-                "The header Idempotency-Key must not appear more than once and must hold 1 to 255 printable ASCII characters"
+                "The header Idempotency-Key must appear at most once, with 1 to 255 printable ASCII characters"
                     .to_owned()
             }
             Self::IdempotencyKeyReused => {
@@ -157,10 +159,10 @@ impl ApiError {
             }
             Self::IdempotencyKeyInFlight => "Send the request again in a moment to get its answer".to_owned(),
             Self::Overloaded => {
-                "The backlog is full; the request was not accepted, send it again later".to_owned()
+                "The backlog is full, so the request was not accepted; please send it again later".to_owned()
             }
             Self::Unavailable => {
-                "Retry shortly; this is safe if the request has an order_id or an Idempotency-Key"
+                "Retry shortly; sending the request again is safe if it has an order_id or an Idempotency-Key"
                     .to_owned()
             }
             Self::Internal => "The error was logged".to_owned(),
@@ -168,7 +170,7 @@ impl ApiError {
         }
     }
 
-    /// Whether it is what carrying the request out came to, and not a failure to carry it out: such an answer
+    /// Whether it is the outcome of carrying the request out, and not a failure to carry it out: such an answer
     /// is kept under the request's key as a success is.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::OrderNotFound(_) | Self::OrderConflict(_) | Self::ActionNotAllowed(..))

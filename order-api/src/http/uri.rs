@@ -18,7 +18,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OrderIdInPath {
         match path {
             Ok(Path(text)) => existing_id(text).map(Self),
             // Not UTF-8 once decoded.
-            Err(_) => Err(ApiError::OrderNotFound("that is not UTF-8".to_owned())),
+            Err(_) => Err(ApiError::OrderNotFound("in this path: it is not valid UTF-8".to_owned())),
         }
     }
 }
