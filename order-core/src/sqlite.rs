@@ -18,7 +18,7 @@ mod rows;
 mod store;
 mod transaction;
 
-pub use connection::{Connection, Row, Value};
+pub use connection::{Connection, PATIENCE, Row, Value};
 pub use migrate::SCHEMA_VERSION;
 pub use store::SqliteStore;
 

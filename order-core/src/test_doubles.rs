@@ -14,6 +14,7 @@ pub use database::RusqliteConnection;
 #[cfg(any(test, feature = "rusqlite"))]
 mod database {
     use std::path::Path;
+    use std::time::Duration;
 
     use rusqlite::types;
 
@@ -42,8 +43,14 @@ mod database {
     }
 
     impl Connection for RusqliteConnection {
-        async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        async fn execute_within(
+            &self,
+            patience: Duration,
+            sql: &str,
+            parameters: Vec<Value>,
+        ) -> Result<Vec<Row>, StoreError> {
             let failed = |error: rusqlite::Error| StoreError::from_sqlite_message(error.to_string());
+            self.0.busy_timeout(patience).map_err(failed)?;
             let mut statement = self.0.prepare_cached(sql).map_err(failed)?;
             let columns = statement.column_count();
             let parameters = parameters.into_iter().map(|value| match value {

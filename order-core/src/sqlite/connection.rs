@@ -1,5 +1,7 @@
 //! What the backend needs of a connection.
 
+use std::time::Duration;
+
 use crate::order::Timestamp;
 use crate::store::StoreError;
 
@@ -37,11 +39,24 @@ impl From<u32> for Value {
 /// A row of a result.
 pub type Row = Vec<Value>;
 
+/// How long a statement waits for a lock: the busy timeout that Spin and rusqlite set, which clients wait out.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
 /// An open connection to an SQLite database.
 pub trait Connection {
-    /// Runs the first statement of `sql` and answers its rows. Where the database is locked it waits for some seconds
-    /// before it gives up with [`StoreError::Busy`].
-    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError>;
+    /// Runs the first statement of `sql` and answers its rows. Where the database is locked it waits for `patience` before
+    /// it gives up with [`StoreError::Busy`].
+    async fn execute_within(
+        &self,
+        patience: Duration,
+        sql: &str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// The same with [`PATIENCE`].
+    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        self.execute_within(PATIENCE, sql, parameters).await
+    }
 }
 
 impl StoreError {

@@ -1,5 +1,7 @@
 //! Brings a database to the schema of this build.
 
+use std::time::Duration;
+
 use super::connection::{Connection, Value};
 use super::rows::unexpected_row;
 use crate::store::StoreError;
@@ -14,9 +16,11 @@ const MIGRATIONS: [(&str, &str); 3] = [
 /// The schema version that this build reads and writes: the number of the last migration.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// How often the migrations are tried while another process holds the lock, some seconds each time: one that migrates
-/// a large database takes that long.
-const ATTEMPTS: usize = 4;
+/// How long the migrations wait for the lock before they look whether another process has done the work meanwhile: after
+/// a cold start many wait, and all but one of them for nothing.
+const LOOK_AFTER: Duration = Duration::from_millis(250);
+/// How often they look. A process that migrates a large database takes long.
+const LOOKS: usize = 80;
 
 /// Applies the migrations that the database does not have yet, all in one transaction, and records them in
 /// `schema_migrations`. Does nothing but read the version when there are none to apply, or when the version is a
@@ -28,7 +32,7 @@ const ATTEMPTS: usize = 4;
 /// # Errors
 /// [`StoreError::NewerSchema`] when the database has a later version than this build knows.
 pub(super) async fn migrate<C: Connection>(connection: &C) -> Result<(), StoreError> {
-    for _ in 0..ATTEMPTS {
+    for _ in 0..LOOKS {
         // The table is missing in a new database only; any other error comes up again below.
         if let Ok(found) = recorded_version(connection).await
             && known(found)? == SCHEMA_VERSION
@@ -56,10 +60,10 @@ async fn apply<C: Connection>(connection: &C) -> Result<(), StoreError> {
     // In WAL mode readers and the writer do not block each other, and a commit costs one sync. The mode is kept in
     // the file, so this is done once, and before there is anything to read. A libSQL server, which has its own
     // way of logging, may refuse it.
-    if let Err(StoreError::Busy) = connection.execute("PRAGMA journal_mode = WAL", vec![]).await {
+    if let Err(StoreError::Busy) = connection.execute_within(LOOK_AFTER, "PRAGMA journal_mode = WAL", vec![]).await {
         return Err(StoreError::Busy);
     }
-    connection.execute("BEGIN EXCLUSIVE", vec![]).await?;
+    connection.execute_within(LOOK_AFTER, "BEGIN EXCLUSIVE", vec![]).await?;
     let outcome = apply_missing(connection).await;
     let end = if outcome.is_ok() { "END" } else { "ROLLBACK" };
     match connection.execute(end, vec![]).await {
@@ -155,9 +159,14 @@ mod tests {
     }
 
     impl Connection for Watched {
-        async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<crate::sqlite::Row>, StoreError> {
+        async fn execute_within(
+            &self,
+            patience: Duration,
+            sql: &str,
+            parameters: Vec<Value>,
+        ) -> Result<Vec<crate::sqlite::Row>, StoreError> {
             self.locks.set(self.locks.get() + usize::from(sql.starts_with("BEGIN")));
-            self.connection.execute(sql, parameters).await
+            self.connection.execute_within(patience, sql, parameters).await
         }
     }
 
@@ -217,11 +226,16 @@ mod tests {
     struct LockedAtTheEnd(RusqliteConnection);
 
     impl Connection for LockedAtTheEnd {
-        async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<crate::sqlite::Row>, StoreError> {
+        async fn execute_within(
+            &self,
+            patience: Duration,
+            sql: &str,
+            parameters: Vec<Value>,
+        ) -> Result<Vec<crate::sqlite::Row>, StoreError> {
             if sql == "END" {
                 return Err(StoreError::Busy);
             }
-            self.0.execute(sql, parameters).await
+            self.0.execute_within(patience, sql, parameters).await
         }
     }
 

@@ -1,5 +1,7 @@
 //! Connections by blocking calls, of WASI 0.2.
 
+use std::time::Duration;
+
 use order_core::sqlite::{Connection, Row, Value};
 use order_core::store::StoreError;
 
@@ -33,9 +35,14 @@ impl BlockingConnection {
 }
 
 impl Connection for BlockingConnection {
-    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+    async fn execute_within(
+        &self,
+        patience: Duration,
+        sql: &str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
         let parameters: Vec<_> = parameters.into_iter().map(of_host::to_host).collect();
-        let mut tries = Tries::default();
+        let mut tries = Tries::within(patience);
         loop {
             match self.execute_once(sql, &parameters) {
                 Err(StoreError::Busy) => match tries.pause() {

@@ -1,5 +1,7 @@
 //! Connections by calls that do not block, of WASI 0.3.
 
+use std::time::Duration;
+
 use order_core::sqlite::{Connection, Row, Value};
 use order_core::store::StoreError;
 use spin_sdk::sqlite;
@@ -36,8 +38,13 @@ impl AsyncConnection {
 }
 
 impl Connection for AsyncConnection {
-    async fn execute(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        let mut tries = Tries::default();
+    async fn execute_within(
+        &self,
+        patience: Duration,
+        sql: &str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut tries = Tries::within(patience);
         loop {
             match self.execute_once(sql, parameters.clone()).await {
                 Err(StoreError::Busy) => match tries.pause() {
