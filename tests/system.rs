@@ -1,6 +1,8 @@
 //! Runs the whole system for a test, on the embedded host or, with `ORDERS_RUNTIME=spin`, on `spin up` (Spin
 //! 4.1 with the cron plugin on PATH), and talks to it over HTTP.
 
+pub mod postgres_server;
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;

@@ -5,8 +5,9 @@
 //! the world through three seams and nothing else: a [`store::Store`], a [`queue`] and a [`worker::Processor`]. Time
 //! and randomness are passed in by the caller.
 //!
-//! The SQL of the SQLite backend is in [`sqlite`], its schema in `migrations/`; both speak through
-//! [`sqlite::Connection`], which the components implement over the runtime and the tests over rusqlite.
+//! The SQL of the SQLite backend is in [`sqlite`], its schema in `migrations/`; it speaks through
+//! [`sqlite::Connection`], which the components implement over the runtime and the tests over rusqlite. The same for
+//! PostgreSQL is in [`postgres`], `migrations/postgres/` and [`postgres::Pool`].
 //!
 //! The seams' futures are not `Send`: components are single-threaded.
 #![allow(async_fn_in_trait)]
@@ -19,6 +20,7 @@ pub mod json;
 pub mod lifecycle;
 pub mod order;
 pub mod page;
+pub mod postgres;
 pub mod principal;
 pub mod queue;
 pub mod settings;

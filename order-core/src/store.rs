@@ -1,8 +1,8 @@
 //! The seam to the database: what the rest of the service asks of the place where orders are kept, a trait for each
 //! audience in a file of its own.
 //!
-//! [`crate::sqlite`] is the backend for SQLite, with files of the same names. Another database is another folder like
-//! it: an implementation of [`Store`] that passes [`conformance`]. Every operation is one atomic change that is durable
+//! [`crate::sqlite`] and [`crate::postgres`] are the backends, with files of the same names: implementations of [`Store`]
+//! that pass [`conformance`]. Every operation is one atomic change that is durable
 //! when it returns, unless it is part of a [`Transaction`]. Nothing here relies on writers excluding each other: what
 //! must not interleave is one operation or one transaction.
 
@@ -15,6 +15,7 @@ mod history;
 mod idempotency;
 mod maintenance;
 mod metrics;
+mod migration;
 mod orders;
 mod transaction;
 
@@ -25,5 +26,6 @@ pub use history::History;
 pub use idempotency::{Idempotency, IdempotencyRecord, RECORDS_KEPT_MS, RequestKey};
 pub use maintenance::{Maintenance, PRUNED_AT_ONCE};
 pub use metrics::{Counters, Metrics, Scope};
+pub(crate) use migration::migration_statements;
 pub use orders::{Acceptance, Change, Orders, Submission};
 pub use transaction::{Store, Transaction, Writes};

@@ -268,7 +268,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         eprintln!("order-api: {error}");
         match error {
-            StoreError::Busy | StoreError::Unavailable(_) | StoreError::NewerSchema { .. } => Self::Unavailable,
+            StoreError::Busy | StoreError::Conflict | StoreError::Unavailable(_) | StoreError::NewerSchema { .. } => {
+                Self::Unavailable
+            }
             StoreError::Broken(_) => Self::Internal,
         }
     }

@@ -31,6 +31,9 @@ const MAX_BATCH_COMMANDS: usize = 1_000;
 /// How many bytes a batch may move, unless one command moves more: some hundredths of a second of writing.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
+/// How often a batch is tried that was undone for the sake of another one.
+const MAX_TRIES: usize = 5;
+
 /// A command on its way.
 struct Job {
     /// Shared with the request, which hands it in again when the leader is cancelled.
@@ -123,10 +126,13 @@ impl WriteQueue {
     }
 
     async fn carry_out(&self, jobs: &[Job]) -> Vec<Answer> {
-        let done = match self.stores.get(Purpose::Writes).await {
-            Ok(store) => self.carry_out_on(&*store, jobs).await,
-            Err(error) => Err(error),
-        };
+        let mut done = self.try_to_carry_out(jobs).await;
+        for _ in 1..MAX_TRIES {
+            if !matches!(done, Err(StoreError::Conflict)) {
+                break;
+            }
+            done = self.try_to_carry_out(jobs).await;
+        }
         match done {
             Ok((answers, created)) => {
                 wit_bindgen::spawn(announce(created));
@@ -138,6 +144,11 @@ impl WriteQueue {
                 jobs.iter().map(|_| Err(error.clone().into())).collect()
             }
         }
+    }
+
+    async fn try_to_carry_out(&self, jobs: &[Job]) -> Done {
+        let store = self.stores.get(Purpose::Writes).await?;
+        self.carry_out_on(&*store, jobs).await
     }
 
     async fn carry_out_on(&self, store: &dyn Store, jobs: &[Job]) -> Done {

@@ -9,15 +9,19 @@ use super::rows::{Columns, list, unexpected_row};
 use super::store::SqliteStore;
 use crate::order::Timestamp;
 use crate::principal::Principal;
-use crate::store::{Idempotency, IdempotencyRecord, RequestKey, StoreError};
+use crate::store::{Idempotency, IdempotencyRecord, RECORDS_KEPT_MS, RequestKey, StoreError};
 
 const SELECT: &str = "SELECT owner, caller, key, fingerprint, status, location, body FROM idempotency_keys
      WHERE (owner, caller, key) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)) AND created_at >= ?2";
 
-const KEEP: &str =
-    "INSERT OR REPLACE INTO idempotency_keys (owner, caller, key, fingerprint, status, location, body, created_at)
+const KEEP: &str = "INSERT INTO idempotency_keys (owner, caller, key, fingerprint, status, location, body, created_at)
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, ?2
-     FROM json_each(?1)";
+     FROM json_each(?1) WHERE true
+     ON CONFLICT (owner, caller, key) DO UPDATE
+     SET fingerprint = excluded.fingerprint, status = excluded.status, location = excluded.location,
+         body = excluded.body, created_at = excluded.created_at
+     WHERE idempotency_keys.created_at < ?3
+     RETURNING 1";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &str)] = &[(SELECT, "PRIMARY KEY (owner=? AND caller=? AND key=?)")];
@@ -54,7 +58,9 @@ impl<C: Connection> Idempotency for SqliteStore<C> {
                 (owner, caller, key, &record.fingerprint, record.status, &record.location, &record.body)
             })
             .collect();
-        self.execute(KEEP, vec![list(&rows), now.into()]).await.map(drop)
+        let oldest = now.minus_millis(RECORDS_KEPT_MS);
+        let kept = self.execute(KEEP, vec![list(&rows), now.into(), oldest.into()]).await?.len();
+        if kept == records.len() { Ok(()) } else { Err(StoreError::Conflict) }
     }
 }
 

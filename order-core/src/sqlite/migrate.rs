@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, Value};
 use super::rows::unexpected_row;
-use crate::store::StoreError;
+use crate::store::{StoreError, migration_statements};
 
 /// The files of `migrations/`, in the order of their numbers.
 const MIGRATIONS: [(&str, &str); 3] = [
@@ -92,19 +92,13 @@ async fn apply_missing<C: Connection>(connection: &C) -> Result<(), StoreError> 
     connection.execute(table, vec![]).await?;
     let recorded = known(recorded_version(connection).await?)?;
     for (version, (name, sql)) in (1..).zip(MIGRATIONS).skip(recorded as usize) {
-        for statement in statements(sql) {
+        for statement in migration_statements(sql) {
             connection.execute(statement, vec![]).await?;
         }
         let record = "INSERT INTO schema_migrations (version, name) VALUES (?1, ?2)";
         connection.execute(record, vec![Value::Integer(version), name.into()]).await?;
     }
     Ok(())
-}
-
-/// The statements of a migration file: each ends with `;` at the end of a line before a blank line or the
-/// end of the file. (Statements inside a trigger have no blank line after them.)
-fn statements(sql: &str) -> impl Iterator<Item = &str> {
-    sql.split(";\n\n").map(str::trim).filter(|statement| !statement.is_empty())
 }
 
 #[cfg(test)]
@@ -117,6 +111,7 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
         let mut files: Vec<_> =
             std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        files.retain(|name| name.ends_with(".sql"));
         files.sort();
         let known: Vec<_> = MIGRATIONS.iter().map(|(name, _)| format!("{name}.sql")).collect();
         assert_eq!(files, known);
@@ -131,7 +126,7 @@ mod tests {
         let split = rusqlite::Connection::open_in_memory().unwrap();
         for (name, sql) in MIGRATIONS {
             whole.execute_batch(sql).unwrap();
-            for statement in statements(sql) {
+            for statement in migration_statements(sql) {
                 split.execute_batch(statement).unwrap();
             }
             let schema = |db: &rusqlite::Connection| -> Vec<(String, String)> {

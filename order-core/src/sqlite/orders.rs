@@ -6,8 +6,7 @@ use super::connection::{Connection, Value};
 use super::packing::{Packed, pack};
 use super::rows::{Columns, list, order_columns};
 use super::store::SqliteStore;
-use crate::lifecycle::Status;
-use crate::order::{EventNumber, NewOrder, Order, Timestamp};
+use crate::order::{Order, Timestamp};
 use crate::principal::Owner;
 use crate::store::{Acceptance, Change, Orders, StoreError, Submission};
 
@@ -94,34 +93,11 @@ impl<C: Connection> Orders for SqliteStore<C> {
             let mut columns = Columns::of(row);
             created.push((columns.text()?, columns.text()?, columns.event_number()?));
         }
-        created.sort_unstable();
-
-        // Of two orders with one identifier the first was inserted.
-        let mut acceptances: Vec<Option<Acceptance>> = submissions
-            .iter()
-            .map(|Submission { owner, order }| {
-                let name = (owner.as_str(), order.order_id.as_str());
-                let place = created.binary_search_by(|(owner, id, _)| (owner.as_str(), id.as_str()).cmp(&name)).ok()?;
-                let (_, _, number) = created.remove(place);
-                Some(Acceptance::Created(new_order(owner, order, number, now)))
-            })
-            .collect();
-        debug_assert!(created.is_empty());
-
+        let mut acceptances = Acceptance::of_created(submissions, created, now);
         let known: Vec<Submission<'_>> =
             submissions.iter().zip(&acceptances).filter(|(_, a)| a.is_none()).map(|(known, _)| *known).collect();
         if !known.is_empty() {
-            // What was created is durable by now: an error here must not take the others' answers away.
-            let mut recalled = self.recall(&known).await.map(Vec::into_iter);
-            for acceptance in acceptances.iter_mut().filter(|acceptance| acceptance.is_none()) {
-                *acceptance = Some(match &mut recalled {
-                    Ok(recalled) => recalled.next().flatten().unwrap_or_else(|| {
-                        let removed = "the order was removed between two statements".to_owned();
-                        Acceptance::Undecided(StoreError::Unavailable(removed))
-                    }),
-                    Err(error) => Acceptance::Undecided(error.clone()),
-                });
-            }
+            Acceptance::fill_in(&mut acceptances, self.recall(&known).await);
         }
         Ok(acceptances.into_iter().flatten().collect())
     }
@@ -131,11 +107,7 @@ impl<C: Connection> Orders for SqliteStore<C> {
             submissions.iter().map(|known| (known.owner.as_str(), known.order.order_id.as_str())).collect();
         let rows = self.execute(SELECT_MANY, vec![list(&names)]).await?;
         let found = rows.into_iter().map(|row| Columns::of(row).order()).collect::<Result<Vec<Order>, _>>()?;
-        let recall = |Submission { owner, order }: &Submission<'_>| {
-            let found = found.iter().find(|found| found.owner == **owner && found.content.order_id == order.order_id);
-            found.map(|found| Acceptance::of_known(order, found.clone()))
-        };
-        Ok(submissions.iter().map(recall).collect())
+        Ok(Acceptance::of_found(submissions, &found))
     }
 
     async fn find(&self, owner: &Owner, order_id: &str) -> Result<Option<Order>, StoreError> {
@@ -169,19 +141,5 @@ impl<C: Connection> SqliteStore<C> {
             Some(order) => Change::NotAllowed(order.status),
             None => Change::NotFound,
         })
-    }
-}
-
-fn new_order(owner: &Owner, content: &NewOrder, number: EventNumber, now: Timestamp) -> Order {
-    Order {
-        number,
-        owner: owner.clone(),
-        content: content.clone(),
-        status: Status::Pending,
-        attempts: 0,
-        created_at: now,
-        started_at: None,
-        finished_at: None,
-        failure: None,
     }
 }

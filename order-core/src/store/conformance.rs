@@ -2,6 +2,7 @@
 //! empty databases, from a test of the backend's own.
 
 use super::claims::{Claim, Due, LEASE_LOST, Settlement};
+use super::error::StoreError;
 use super::idempotency::{IdempotencyRecord, RECORDS_KEPT_MS, RequestKey};
 use super::maintenance::PRUNED_AT_ONCE;
 use super::metrics::{Metrics, Scope};
@@ -518,9 +519,11 @@ async fn a_record_is_kept_for_a_day<S: Store>(store: S) {
     let kept = store.records(&[request("l"), other_caller, request("k")], at(100)).await.unwrap();
     assert_eq!(kept, [Some(record("")), None, Some(record(body))]);
     assert_eq!(store.records(&[request("k")], at(101)).await.unwrap(), [None]);
-    store.keep(&[(request("k"), record("new"))], at(101)).await.unwrap();
-    assert_eq!(store.records(&[request("k")], at(0)).await.unwrap(), [Some(record("new"))]);
+    assert_eq!(store.keep(&[(request("k"), record("new"))], at(101)).await, Err(StoreError::Conflict));
+    assert_eq!(store.records(&[request("k")], at(0)).await.unwrap(), [Some(record(body))]);
     let day = at(101).plus_millis(RECORDS_KEPT_MS);
+    store.keep(&[(request("k"), record("new"))], day).await.unwrap();
+    assert_eq!(store.records(&[request("k")], at(0)).await.unwrap(), [Some(record("new"))]);
     assert_eq!(store.prune(day, None).await.unwrap(), 1);
     assert_eq!(store.records(&[request("k"), request("l")], at(0)).await.unwrap(), [Some(record("new")), None]);
 }

@@ -7,6 +7,10 @@ pub enum StoreError {
     /// again is safe.
     #[error("the database is busy")]
     Busy,
+    /// It was undone for the sake of somebody who did something else at the same moment. Nothing was changed, and trying
+    /// again at once is right: in a transaction, from its beginning.
+    #[error("others changed the same at the same moment")]
+    Conflict,
     /// The database cannot do it now and may later: it is full, read-only, or out of reach. A change may have been made
     /// where the answer to it was lost.
     #[error("the database is not available: {0}")]

@@ -41,7 +41,11 @@ pub trait Idempotency {
         since: Timestamp,
     ) -> Result<Vec<Option<IdempotencyRecord>>, StoreError>;
 
-    /// Keeps a record under each key, in the place of one that is there.
+    /// Keeps a record under each key, in the place of one that is older than [`RECORDS_KEPT_MS`]. All of it belongs in one
+    /// transaction with what the records tell.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where a younger one is there: somebody else has answered a request under this key.
     async fn keep(&self, records: &[(RequestKey, IdempotencyRecord)], now: Timestamp) -> Result<(), StoreError>;
 }
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::error::StoreError;
 use crate::lifecycle::Status;
-use crate::order::{NewOrder, Order, Timestamp};
+use crate::order::{EventNumber, NewOrder, Order, Timestamp};
 use crate::principal::Owner;
 
 /// An order on its way in.
@@ -33,6 +33,59 @@ impl Acceptance {
     /// What `submitted` is when `found` has its identifier.
     pub fn of_known(submitted: &NewOrder, found: Order) -> Self {
         if found.content == *submitted { Self::Existing(found) } else { Self::Conflict }
+    }
+
+    /// For each of `submissions` that is among those `created` at `now`, by owner and identifier, that it is; of two with
+    /// one identifier, the first.
+    pub(crate) fn of_created(
+        submissions: &[Submission<'_>],
+        mut created: Vec<(String, String, EventNumber)>,
+        now: Timestamp,
+    ) -> Vec<Option<Self>> {
+        created.sort_unstable();
+        let of_created = |Submission { owner, order }: &Submission<'_>| {
+            let name = (owner.as_str(), order.order_id.as_str());
+            let place = created.binary_search_by(|(owner, id, _)| (owner.as_str(), id.as_str()).cmp(&name)).ok()?;
+            let (_, _, number) = created.remove(place);
+            Some(Self::Created(Order {
+                number,
+                owner: (*owner).clone(),
+                content: (*order).clone(),
+                status: Status::Pending,
+                attempts: 0,
+                created_at: now,
+                started_at: None,
+                finished_at: None,
+                failure: None,
+            }))
+        };
+        let acceptances = submissions.iter().map(of_created).collect();
+        debug_assert!(created.is_empty());
+        acceptances
+    }
+
+    /// What each of `submissions` is that has the identifier of an order in `found`.
+    pub(crate) fn of_found(submissions: &[Submission<'_>], found: &[Order]) -> Vec<Option<Self>> {
+        let recall = |Submission { owner, order }: &Submission<'_>| {
+            let found = found.iter().find(|found| found.owner == **owner && found.content.order_id == order.order_id);
+            found.map(|found| Self::of_known(order, found.clone()))
+        };
+        submissions.iter().map(recall).collect()
+    }
+
+    /// Fills in the acceptances that are missing: those of orders that were known. What was created is durable by then, so
+    /// an error does not take its answers away.
+    pub(crate) fn fill_in(acceptances: &mut [Option<Self>], recalled: Result<Vec<Option<Self>>, StoreError>) {
+        let mut recalled = recalled.map(Vec::into_iter);
+        for acceptance in acceptances.iter_mut().filter(|acceptance| acceptance.is_none()) {
+            *acceptance = Some(match &mut recalled {
+                Ok(recalled) => recalled.next().flatten().unwrap_or_else(|| {
+                    let removed = "the order was removed between two statements".to_owned();
+                    Self::Undecided(StoreError::Unavailable(removed))
+                }),
+                Err(error) => Self::Undecided(error.clone()),
+            });
+        }
     }
 }
 

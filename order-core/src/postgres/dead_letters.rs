@@ -1,0 +1,149 @@
+//! Failed orders as a list.
+//!
+//! There is a statement for each shape of filter, so that each reads the part of an index that it asks for and nothing
+//! else: all of an owner, those of a user, and those of a list of identifiers.
+
+use async_trait::async_trait;
+
+use super::changes::change;
+use super::connection::{Pool, Value};
+use super::rows::{Columns, order_columns};
+use super::store::PostgresStore;
+use crate::dead_letters::DeadLetterFilter;
+use crate::order::{Order, Timestamp};
+use crate::page::{Cursor, List, Page};
+use crate::principal::Owner;
+use crate::store::{DeadLetters, StoreError};
+
+/// Those behind ($5, $6) and before $7, up to $8 of them, in their order.
+macro_rules! in_range {
+    () => {
+        " AND o.status = 'Failed' AND (o.finished_at, o.number) > ($5::int8, $6::int8) AND o.finished_at < $7::int8
+         ORDER BY o.finished_at, o.number LIMIT $8::int8"
+    };
+}
+
+macro_rules! of_all {
+    () => {
+        concat!("orders o WHERE o.owner = $4::text", in_range!())
+    };
+}
+
+macro_rules! of_user {
+    () => {
+        concat!("orders o WHERE o.owner = $4::text AND o.user_id = $9::text", in_range!())
+    };
+}
+
+// The list has a thousand identifiers at most, and each is looked up; a user beside it is looked at then.
+macro_rules! of_ids {
+    () => {
+        concat!(
+            "orders o WHERE o.owner = $4::text AND o.order_id = ANY ($10::text[]) AND o.user_id = coalesce($9::text, o.user_id)",
+            in_range!()
+        )
+    };
+}
+
+macro_rules! select {
+    ($those:ident) => {
+        concat!(
+            "SELECT ",
+            order_columns!(),
+            // All statements have the same parameters.
+            " FROM (SELECT o.* FROM ",
+            $those!(),
+            ") AS o WHERE $1::int8 + $2::int8 + $3::int8 IS NOT NULL ORDER BY finished_at, number"
+        )
+    };
+}
+
+macro_rules! retry {
+    ($those:ident) => {
+        change! {
+            picked: concat!($those!(), " FOR UPDATE SKIP LOCKED"),
+            more: "",
+            set: "status = 'Pending', finished_at = NULL, changed_at = $3::int8, due_at = $3::int8, attempts_forgiven = o.attempts",
+            select: "number",
+        }
+    };
+}
+
+const SELECT: [&str; 3] = [select!(of_all), select!(of_user), select!(of_ids)];
+const RETRY: [&str; 3] = [retry!(of_all), retry!(of_user), retry!(of_ids)];
+
+/// How many orders are read at once.
+const STEP: u32 = 50;
+/// How many bytes of items a page has at most, give or take a step: orders may be large, and pages long.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
+
+/// The statement out of (all, of a user, of identifiers) for this filter, and its parameters from $3 on.
+fn choose<'a>(
+    [all, of_user, of_ids]: [&'a str; 3],
+    owner: &Owner,
+    filter: &DeadLetterFilter,
+    after: Option<Cursor>,
+    limit: u32,
+    now: Timestamp,
+) -> (&'a str, Vec<Value>) {
+    // A number is above zero: what failed at `failed_from` is behind (`failed_from`, 0).
+    let from = (filter.failed_from.map_or(i64::MIN, Timestamp::as_millis), 0);
+    let (key, tie) = after.map_or(from, |after| after.position().max(from));
+    let before = filter.failed_before.map_or(i64::MAX, Timestamp::as_millis);
+    let mut parameters = vec![now.into(), owner.as_str().into(), key.into(), tie.into(), before.into(), limit.into()];
+    let user_id = || filter.user_id.as_deref().map_or(Value::Null, Value::from);
+    let statement = match (&filter.order_ids, &filter.user_id) {
+        (Some(order_ids), _) => {
+            parameters.extend([user_id(), order_ids.iter().map(String::as_str).collect()]);
+            of_ids
+        }
+        (None, Some(_)) => {
+            parameters.push(user_id());
+            of_user
+        }
+        (None, None) => all,
+    };
+    (statement, parameters)
+}
+
+#[async_trait(?Send)]
+impl<P: Pool> DeadLetters for PostgresStore<P> {
+    async fn list(
+        &self,
+        owner: &Owner,
+        filter: &DeadLetterFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<Page<Order>, StoreError> {
+        let behind = |order: &Order| {
+            let failed_at = order.finished_at.map_or(0, Timestamp::as_millis);
+            Cursor::behind(List::DeadLetters, failed_at, order.number.0)
+        };
+        let (mut orders, mut after, mut bytes) = (Vec::new(), after, 0);
+        loop {
+            let step = (limit - orders.len() as u32).min(STEP);
+            // One more than asked for tells whether there is a next page.
+            let (statement, parameters) = choose(SELECT, owner, filter, after, step + 1, Timestamp::from_millis(0));
+            let rows = self.change(statement, 0, parameters).await?;
+            let found = rows.into_iter().map(|row| Columns::of(row).order()).collect::<Result<Vec<Order>, _>>()?;
+            let page = Page::of(found, step, behind);
+            bytes += page.entries.iter().map(|order| order.content.item_ids.as_json().len()).sum::<usize>();
+            orders.extend(page.entries);
+            after = page.next;
+            if after.is_none() || orders.len() as u32 >= limit || bytes >= MAX_PAGE_BYTES {
+                return Ok(Page { entries: orders, next: after });
+            }
+        }
+    }
+
+    async fn retry_all(
+        &self,
+        owner: &Owner,
+        filter: &DeadLetterFilter,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<usize, StoreError> {
+        let (statement, parameters) = choose(RETRY, owner, filter, None, limit, now);
+        Ok(self.change(statement, limit as usize, parameters).await?.len())
+    }
+}
