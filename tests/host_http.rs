@@ -194,7 +194,7 @@ async fn a_request_that_waits_is_not_carried_out_once_its_client_is_gone() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
     let app = App::load(&manifest, options).unwrap().start("127.0.0.1:0".parse().unwrap()).await.unwrap();
     hold_up.is_armed.store(true, Ordering::Relaxed);
-    let url = format!("http://{}/v1/orders", app.address());
+    let url = format!("http://{}/v1/orders", app.address().unwrap());
     let client = reqwest::Client::new();
     let post = async |order_id: &str| client.post(&url).json(&order(order_id)).send().await.unwrap().status();
 
@@ -202,7 +202,7 @@ async fn a_request_that_waits_is_not_carried_out_once_its_client_is_gone() {
         while !hold_up.holds.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let mut stream = TcpStream::connect(app.address()).await.unwrap();
+        let mut stream = TcpStream::connect(app.address().unwrap()).await.unwrap();
         let body = order("gone").to_string();
         let head = format!("Host: a\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
         stream.write_all(format!("POST /v1/orders HTTP/1.1\r\n{head}\r\n\r\n{body}").as_bytes()).await.unwrap();

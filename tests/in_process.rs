@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use host::hook::{CallHook, CallKind, Fate, HostCall};
-use host::{App, Clock, Options, RunningApp, TestClock};
+use host::{App, Clock, KeyValueLocation, Options, RunningApp, TestClock};
 use serde_json::{Value, json};
 
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -39,12 +39,12 @@ impl Running {
     }
 
     async fn get(&self, path: &str) -> Value {
-        let url = format!("http://{}{path}", self.app.address());
+        let url = format!("http://{}{path}", self.app.address().unwrap());
         self.client.get(url).send().await.unwrap().json().await.unwrap()
     }
 
     async fn order(&self, order_id: &str) -> u16 {
-        let url = format!("http://{}/v1/orders", self.app.address());
+        let url = format!("http://{}/v1/orders", self.app.address().unwrap());
         let body = json!({ "order_id": order_id, "user_id": "u", "item_ids": ["i"], "total_amount": 1 });
         self.client.post(url).json(&body).send().await.unwrap().status().as_u16()
     }
@@ -219,4 +219,46 @@ async fn orders_are_removed_when_their_time_is_over() {
     system.wait_for("old", 404).await;
     assert_eq!(system.get("/v1/orders/young").await["status"], "Completed");
     assert_eq!(system.get("/v1/metrics").await["total_orders"], 1);
+}
+
+#[tokio::test]
+async fn the_api_and_the_worker_run_apart_on_the_same_data() {
+    system::build();
+    let state = tempfile::tempdir().unwrap();
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spin.toml");
+    let start = async |component: &str| {
+        let mut options = Options::new(state.path());
+        options.variables = [("processing_time_ms".to_owned(), "0".to_owned())].into();
+        options.components = vec![component.to_owned()];
+        options.key_value = KeyValueLocation::File;
+        App::load(&manifest, options).unwrap().start("127.0.0.1:0".parse().unwrap()).await.unwrap()
+    };
+    let api = start("order-api").await;
+    let client = reqwest::Client::new();
+    let url = format!("http://{}/v1/orders", api.address().unwrap());
+    let body = json!({ "order_id": "a", "user_id": "u", "item_ids": ["i"], "total_amount": 1 });
+    assert_eq!(client.post(&url).json(&body).send().await.unwrap().status(), 202);
+    // Longer than a tick, and than the time after which a worker needs no message.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let status = async || -> Value {
+        let order: Value = client.get(format!("{url}/a")).send().await.unwrap().json().await.unwrap();
+        order["status"].clone()
+    };
+    assert_eq!(status().await, "Pending", "nobody works here");
+    let worker = start("order-worker").await;
+    assert_eq!(worker.address(), None);
+    for _ in 0..600 {
+        if status().await == "Completed" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(status().await, "Completed");
+    worker.stop().await.unwrap();
+    assert_eq!(status().await, "Completed");
+    api.stop().await.unwrap();
+    let mut options = Options::new(state.path());
+    options.components = vec!["order-wroker".to_owned()];
+    let error = App::load(&manifest, options).err().expect("there is no such component").to_string();
+    assert!(error.contains("order-wroker") && error.contains("order-worker"), "{error}");
 }

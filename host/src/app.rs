@@ -47,7 +47,9 @@ impl App {
     /// Everything that keeps the application from running as written: a manifest feature or an import that
     /// this host does not have, a missing file, a variable without a value.
     pub fn load(manifest_path: &Path, options: Options) -> Result<Self> {
-        let manifest = Arc::new(Manifest::load(manifest_path)?);
+        let mut manifest = Manifest::load(manifest_path)?;
+        manifest.keep(&options.components)?;
+        let manifest = Arc::new(manifest);
         let base = manifest_path.parent().unwrap_or(Path::new("."));
         let instances = options.reuse.max_instances.saturating_add(MAX_OVERLAPPING_CALLS);
         let engine = engine(u32::try_from(instances).unwrap_or(u32::MAX))?;
@@ -150,8 +152,8 @@ impl App {
         Ok(DrivenApp { server: self.server()?, crons: self.crons(&Caller::new(&self.options))? })
     }
 
-    /// Asks the components with a `ready_path` whether they can serve, then binds `listen` and starts all triggers in
-    /// the background of the current tokio runtime.
+    /// Asks the components with a `ready_path` whether they can serve, then binds `listen`, if there is something to
+    /// serve, and starts all triggers in the background of the current tokio runtime.
     ///
     /// # Errors
     /// A component says that it cannot serve, or `listen` is taken.
@@ -169,8 +171,11 @@ impl App {
                 server.check_ready(name, ready_path).await?;
             }
         }
-        let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-        let address = listener.local_addr()?;
+        let listener = match self.manifest.triggers.http.is_empty() {
+            true => None,
+            false => Some(TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?),
+        };
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let (stop, stopped) = watch::channel(false);
         let mut triggers = JoinSet::new();
@@ -184,10 +189,12 @@ impl App {
         for timer in timers {
             triggers.spawn(timer.run(stopped.clone()));
         }
-        triggers.spawn(async move {
-            server.serve(listener, stopped).await;
-            Ok(())
-        });
+        if let Some(listener) = listener {
+            triggers.spawn(async move {
+                server.serve(listener, stopped).await;
+                Ok(())
+            });
+        }
         Ok(RunningApp { address, stop, triggers })
     }
 }
@@ -224,14 +231,14 @@ const STOP_GRACE: Duration = Duration::from_secs(8);
 /// An application that serves. Dropping it ends its triggers at once; requests on open connections end with
 /// the tokio runtime.
 pub struct RunningApp {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     triggers: JoinSet<Result<()>>,
 }
 
 impl RunningApp {
-    /// Where it serves HTTP.
-    pub fn address(&self) -> SocketAddr {
+    /// Where it serves HTTP; `None` where no component that runs does.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 

@@ -57,6 +57,9 @@ struct Up {
     #[arg(long, default_value_t = Options::DEFAULT_TRIGGER_TIMEOUT.as_secs(), value_name = "SECONDS",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     trigger_timeout: u64,
+    /// Run this component and its triggers, and no other; may be given several times [default: all].
+    #[arg(long, value_name = "NAME")]
+    component: Vec<String>,
     /// Run what was built before.
     #[arg(long)]
     skip_build: bool,
@@ -97,7 +100,7 @@ fn start() -> Result<()> {
     match Cli::parse().command {
         Action::Up(up) => {
             if !up.skip_build {
-                build(&up.from)?;
+                build(&up.from, &up.component)?;
             }
             let stop = listen_for_signals()?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -106,13 +109,14 @@ fn start() -> Result<()> {
             runtime.shutdown_background();
             ended
         }
-        Action::Build { from } => build(&from),
+        Action::Build { from } => build(&from, &[]),
     }
 }
 
 async fn run(up: Up, mut stop: watch::Receiver<bool>) -> Result<()> {
     let beside = up.from.parent().unwrap_or(Path::new("")).join(".spin");
     let mut options = Options::new(up.state_dir.unwrap_or(beside));
+    options.components = up.component;
     options.variables = up.variable.into_iter().collect();
     options.trigger_timeout = Duration::from_secs(up.trigger_timeout);
     options.reuse.max_instance_reuse_count = up.max_instance_reuse_count.max(1);
@@ -127,14 +131,29 @@ async fn run(up: Up, mut stop: watch::Receiver<bool>) -> Result<()> {
     let app = App::load(&up.from, options)?;
     let mut running = app.start(up.listen).await?;
 
-    let base = format!("http://{}", running.address());
+    let base = running.address().map(|address| format!("http://{address}"));
     println!("{}: {}", app.manifest().application.name, app.manifest().application.description);
     println!();
-    println!("  serving    {base}");
+    println!("  serving    {}", base.as_deref().unwrap_or("nothing: no component that runs has an HTTP trigger"));
     println!("  database   {}", std::path::absolute(&database).unwrap_or(database).display());
     println!("  queue      {queue}");
     println!("  stop with  Ctrl+C");
     println!();
+    if let Some(base) = base {
+        print_example(&base);
+    }
+
+    tokio::select! {
+        failure = running.failed() => failure,
+        _ = stop.wait_for(|stop| *stop) => {
+            println!("stopping once requests in flight are done; press Ctrl+C again to stop immediately");
+            running.stop().await
+        }
+    }
+}
+
+/// What a newcomer can try.
+fn print_example(base: &str) {
     println!("A first order, and what becomes of it:");
     println!();
     println!("  curl -i {base}/v1/orders -H 'Content-Type: application/json' \\");
@@ -144,14 +163,6 @@ async fn run(up: Up, mut stop: watch::Receiver<bool>) -> Result<()> {
     println!("  curl {base}/v1/orders/first");
     println!("  curl {base}/v1/metrics");
     println!();
-
-    tokio::select! {
-        failure = running.failed() => failure,
-        _ = stop.wait_for(|stop| *stop) => {
-            println!("stopping once requests in flight are done; press Ctrl+C again to stop immediately");
-            running.stop().await
-        }
-    }
 }
 
 /// Tells of the first SIGINT or SIGTERM; at the second the process ends at once. They are waited for on a thread that
@@ -194,9 +205,10 @@ impl Signals {
     }
 }
 
-/// Runs the manifest's build commands, once the compiler has their target.
-fn build(manifest_path: &Path) -> Result<()> {
-    let manifest = Manifest::load(manifest_path)?;
+/// Runs the build commands of these components, or of all in the manifest, once the compiler has their target.
+fn build(manifest_path: &Path, components: &[String]) -> Result<()> {
+    let mut manifest = Manifest::load(manifest_path)?;
+    manifest.keep(components)?;
     let base = manifest_path.parent().filter(|base| !base.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let ensure_target = base.join("scripts/wasm-target.sh");
     if ensure_target.exists() {

@@ -249,6 +249,27 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Leaves the components of these names and their triggers, and nothing else; all of them where there is no name, as
+    /// `spin up` has it.
+    ///
+    /// # Errors
+    /// A name that no component with a trigger has.
+    pub fn keep(&mut self, names: &[String]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let is_kept = |component: &String| names.contains(component);
+        self.triggers.http.retain(|trigger| is_kept(&trigger.component));
+        self.triggers.cron.retain(|trigger| is_kept(&trigger.component));
+        self.triggers.timer.retain(|trigger| is_kept(&trigger.component));
+        let known: Vec<&str> = self.components.keys().map(String::as_str).collect();
+        for name in names {
+            ensure!(known.contains(&name.as_str()), "there is no component {name:?}, only {}", known.join(", "));
+        }
+        self.components.retain(|name, _| is_kept(name));
+        Ok(())
+    }
+
     /// The application variables: what `given` says, else the environment's `SPIN_VARIABLE_<NAME>`, else the
     /// default.
     pub fn resolve_variables(&self, given: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
@@ -306,6 +327,23 @@ mod tests {
         let manifest = Manifest::load(&path).unwrap();
         assert_eq!(manifest.triggers.cron.len(), 1);
         assert!(manifest.components.values().all(|component| component.build.is_some()));
+    }
+
+    #[test]
+    fn the_components_that_are_named_are_kept_with_their_triggers() {
+        let more = "[[trigger.cron]]\ncron_expression = \"* * * * * *\"\ncomponent = \"b\"\n[component.b]\nsource = \"b.wasm\"";
+        let kept = |names: &[&str]| {
+            let mut manifest = Manifest::parse(&format!("{MINIMAL}\n{more}")).unwrap();
+            manifest.keep(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).map(|()| {
+                let components: Vec<_> = manifest.components.into_keys().collect();
+                (components.join(","), manifest.triggers.http.len(), manifest.triggers.cron.len())
+            })
+        };
+        assert_eq!(kept(&[]).unwrap(), ("a,b".to_owned(), 1, 1));
+        assert_eq!(kept(&["a"]).unwrap(), ("a".to_owned(), 1, 0));
+        assert_eq!(kept(&["b"]).unwrap(), ("b".to_owned(), 0, 1));
+        assert_eq!(kept(&["b", "a"]).unwrap(), ("a,b".to_owned(), 1, 1));
+        assert_eq!(kept(&["a", "c"]).unwrap_err().to_string(), "there is no component \"c\", only a, b");
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub enum KeyValueLocation {
 pub struct Options {
     /// Where the application's data is kept. Spin's is `.spin` beside the manifest.
     pub state_dir: PathBuf,
+    /// The components that run; all of them where this is empty.
+    pub components: Vec<String>,
     /// Where the key-value store is kept.
     pub key_value: KeyValueLocation,
     /// Values of application variables, before the environment's and the defaults.
@@ -85,6 +87,7 @@ impl Options {
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
             state_dir: state_dir.into(),
+            components: Vec::new(),
             key_value: KeyValueLocation::Memory,
             variables: BTreeMap::new(),
             reuse: Reuse::default(),
