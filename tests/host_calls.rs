@@ -125,8 +125,8 @@ async fn a_request_is_one_statement() {
     system.assert_calls(&[
         ("BEGIN IMMEDIATE", 1),
         ("COMMIT", 1),
+        ("INSERT INTO idempotency_keys", 1),
         (INSERT, 1),
-        ("INSERT OR REPLACE", 1),
         ("KeyValueSet", 1),
         ("SELECT owner, caller,", 1),
     ]);

@@ -101,7 +101,7 @@ impl Planted {
                 _ => None,
             },
             Self::ForgetAnswers => {
-                among("INSERT OR REPLACE INTO idempotency_keys", "FROM json_each(?1)", "FROM json_each(?1) WHERE 0")
+                among("INSERT INTO idempotency_keys (owner", "value ->> 2,", "value ->> 2 || hex(randomblob(8)),")
             }
             Self::NoLimitOfAttempts => among("lane IN (2, 4)", "LIMIT 100", "LIMIT 0"),
             Self::OverwriteOnConflict => among(
