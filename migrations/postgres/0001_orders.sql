@@ -1,16 +1,17 @@
 -- The schema for PostgreSQL and what speaks like it: no triggers, sequences, foreign keys or advisory locks, and keys that
--- hosts make without asking each other. What SQLite's triggers do, each statement does itself here.
+-- hosts make without asking each other. What SQLite's triggers do, each statement does itself here. Keys are compared byte by
+-- byte: an update of the system's collations must not damage their indexes.
 
 CREATE TABLE orders (
-    owner             text    NOT NULL CHECK (length(owner) <= 64),
-    order_id          text    NOT NULL CHECK (length(order_id) BETWEEN 1 AND 64),
+    owner             text    COLLATE "C" NOT NULL CHECK (length(owner) <= 64),
+    order_id          text    COLLATE "C" NOT NULL CHECK (length(order_id) BETWEEN 1 AND 64),
     -- The number of the order's creation in the numbering that it shares with order_events.
     number            bigint  NOT NULL,
     -- The number of its latest change.
     last_number       bigint  NOT NULL CHECK (last_number >= number),
     -- 1 when the client sent the id as a JSON integer, so that it goes back as one.
     order_id_int      bigint  NOT NULL CHECK (order_id_int IN (0, 1)),
-    user_id           text    NOT NULL CHECK (length(user_id) BETWEEN 1 AND 64),
+    user_id           text    COLLATE "C" NOT NULL CHECK (length(user_id) BETWEEN 1 AND 64),
     user_id_int       bigint  NOT NULL CHECK (user_id_int IN (0, 1)),
     -- A JSON array of strings and integers, in the client's order. PostgreSQL compresses long ones by itself.
     item_ids          text    NOT NULL,
@@ -95,7 +96,7 @@ CREATE TABLE order_attempts (
 -- The counters of an owner are spread over slots, so that hosts seldom wait for each other; their sum is what counts.
 -- The rows of the owner '' count all orders, and those of '*' the orders with an owner.
 CREATE TABLE order_counters (
-    owner         text   NOT NULL,
+    owner         text   COLLATE "C" NOT NULL,
     slot          bigint NOT NULL,
     total         bigint NOT NULL,
     pending       bigint NOT NULL,
@@ -111,10 +112,10 @@ CREATE TABLE order_counters (
 WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE idempotency_keys (
-    owner       text   NOT NULL,
+    owner       text   COLLATE "C" NOT NULL,
     -- Who sent the request, among those that act for the owner.
-    caller      text   NOT NULL,
-    key         text   NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
+    caller      text   COLLATE "C" NOT NULL,
+    key         text   COLLATE "C" NOT NULL CHECK (length(key) BETWEEN 1 AND 255),
     -- A digest of the request's path and body.
     fingerprint text   NOT NULL,
     created_at  bigint NOT NULL,

@@ -2,9 +2,10 @@
 //! of the files of [`store`](crate::store), each statement beside what reads its rows.
 //!
 //! Each operation is one statement that is its own transaction, at READ COMMITTED: it changes the orders and, from what
-//! it changed, adds their history and counts them, each table once ([`changes`]). Rows are locked in the order of their
-//! keys, so that hosts wait for each other and never for a circle of waits; what falls due is taken past the locks of
-//! others. Lists travel as arrays. Of an order a row brings one JSON array and its items.
+//! it changed, adds their history and counts them, each table once ([`changes`]). A statement locks rows in the order of
+//! their keys, so that two of them do not wait for each other; transactions of several statements may, and PostgreSQL then
+//! undoes one, which is a [`Conflict`](crate::store::StoreError::Conflict). What falls due is taken past the locks of others.
+//! Lists travel as arrays. Of an order a row brings one JSON array and its items.
 
 mod changes;
 mod claims;

@@ -12,7 +12,8 @@
 /// late.
 macro_rules! numbering {
     () => {
-        "numbering AS MATERIALIZED (SELECT $1::int8 + (pg_current_xact_id()::text::int8 << 20) AS first)"
+        "numbering AS MATERIALIZED (
+            SELECT $1::int8 + base + (pg_current_xact_id()::text::int8 << 20) AS first FROM numbering WHERE id = 1)"
     };
 }
 

@@ -31,7 +31,8 @@ const CLAIM: &str = change! {
     select: claim_columns!(),
 };
 
-const SELECT_DUE: &str = "SELECT 1::int8 FROM orders WHERE lane = $2 AND due_at <= $1 LIMIT 1";
+// Without an order the planner may read the table instead, and expects to find one soon.
+const SELECT_DUE: &str = "SELECT 1::int8 FROM orders WHERE lane = $2 AND due_at <= $1 ORDER BY due_at LIMIT 1";
 
 // A snoozed order goes on with its attempt; for every other one a new attempt starts. The expressions see the row as it
 // was before the update.
@@ -90,15 +91,12 @@ const CLAIM_QUARANTINED: &str = change! {
 
 const FAIL_EXHAUSTED: &str = change! {
     picked: "orders o WHERE o.lane IN (2, 4) AND o.due_at <= $3 AND o.attempts - o.attempts_forgiven >= $4::int8
-             LIMIT 100 FOR UPDATE SKIP LOCKED",
+             ORDER BY o.due_at LIMIT 100 FOR UPDATE SKIP LOCKED",
     more: "",
     set: "status = 'Failed', finished_at = $3::int8, changed_at = $3::int8, due_at = NULL, quarantined = false,
           failure_kind = 'LeaseLost', failure = $5::text",
     select: "number",
 };
-
-/// How many orders [`FAIL_EXHAUSTED`] changes at most.
-const EXHAUSTED_AT_ONCE: usize = 100;
 
 // Whoever waits for a locked row looks at it anew: the claim holds or it does not.
 const SETTLE: &str = change! {
@@ -139,7 +137,7 @@ impl<P: Pool> Claims for PostgresStore<P> {
         lease_until: Timestamp,
     ) -> Result<Vec<Claim>, StoreError> {
         let parameters = [now.into(), lease_until.into(), orders.iter().map(|order| order.0).collect()];
-        claims_of(self.change(CLAIM, orders.len(), parameters).await?)
+        claims_of(self.change(CLAIM, 0, parameters).await?)
     }
 
     async fn claim_due(
@@ -154,7 +152,7 @@ impl<P: Pool> Claims for PostgresStore<P> {
             return Ok(Vec::new());
         }
         let parameters = [now.into(), lease_until.into(), lane(due), limit.into()];
-        claims_of(self.change(CLAIM_DUE, limit as usize, parameters).await?)
+        claims_of(self.change(CLAIM_DUE, 0, parameters).await?)
     }
 
     async fn claim_quarantined(
@@ -168,12 +166,12 @@ impl<P: Pool> Claims for PostgresStore<P> {
             return Ok(None);
         }
         let parameters = [now.into(), lease_until.into(), max_attempts.into(), at_once.into(), LEASE_LOST.into()];
-        Ok(claims_of(self.change(CLAIM_QUARANTINED, 1, parameters).await?)?.pop())
+        Ok(claims_of(self.change(CLAIM_QUARANTINED, 0, parameters).await?)?.pop())
     }
 
     async fn fail_exhausted(&self, now: Timestamp, max_attempts: u32) -> Result<usize, StoreError> {
         let parameters = [now.into(), max_attempts.into(), LEASE_LOST.into()];
-        Ok(self.change(FAIL_EXHAUSTED, EXHAUSTED_AT_ONCE, parameters).await?.len())
+        Ok(self.change(FAIL_EXHAUSTED, 0, parameters).await?.len())
     }
 
     async fn settle(&self, settlements: &[(&Claim, Settlement)], now: Timestamp) -> Result<usize, StoreError> {
@@ -200,7 +198,7 @@ impl<P: Pool> Claims for PostgresStore<P> {
             Value::Integers(due),
             Value::Texts(failures),
         ];
-        Ok(self.change(SETTLE, settlements.len(), parameters).await?.len())
+        Ok(self.change(SETTLE, 0, parameters).await?.len())
     }
 
     async fn batch_size(&self) -> Result<Option<u32>, StoreError> {

@@ -144,6 +144,6 @@ impl<P: Pool> DeadLetters for PostgresStore<P> {
         limit: u32,
     ) -> Result<usize, StoreError> {
         let (statement, parameters) = choose(RETRY, owner, filter, None, limit, now);
-        Ok(self.change(statement, limit as usize, parameters).await?.len())
+        Ok(self.change(statement, 0, parameters).await?.len())
     }
 }

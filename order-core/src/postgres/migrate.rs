@@ -93,9 +93,8 @@ const NUMBERS: &str =
 
 const RAISE: &str = "UPDATE numbering SET base = $2 WHERE id = 1 AND base = $1";
 
-/// What is added to the numbers that transactions give, so that they follow those that the database holds: more than
-/// before, only where it was moved to another cluster.
-pub(super) async fn numbering_base(connection: &impl Connection) -> Result<i64, StoreError> {
+/// Has the numbers that transactions give follow those that the database holds, where it was moved to another cluster.
+pub(super) async fn raise_numbering(connection: &impl Connection) -> Result<(), StoreError> {
     for _ in 0..ATTEMPTS {
         let rows = connection.execute(NUMBERS, vec![]).await?;
         let Some([Value::Integer(base), Value::Integer(highest), Value::Integer(next)]) =
@@ -104,7 +103,7 @@ pub(super) async fn numbering_base(connection: &impl Connection) -> Result<i64, 
             return Err(unexpected_row());
         };
         if base + next > *highest {
-            return Ok(*base);
+            return Ok(());
         }
         connection.execute(RAISE, vec![Value::Integer(*base), Value::Integer(highest + 1 - next)]).await?;
     }

@@ -6,6 +6,7 @@ use super::changes::{change, count, numbering, scopes};
 use super::connection::{Pool, Value};
 use super::rows::{Columns, order_columns};
 use super::store::PostgresStore;
+use crate::lifecycle::Action;
 use crate::order::{EventNumber, Order, Timestamp};
 use crate::principal::Owner;
 use crate::store::{Acceptance, Change, Orders, StoreError, Submission};
@@ -105,30 +106,38 @@ impl<P: Pool> Orders for PostgresStore<P> {
     }
 
     async fn cancel(&self, owner: &Owner, order_id: &str, now: Timestamp) -> Result<Change, StoreError> {
-        self.change_one(CANCEL, owner, order_id, now).await
+        self.change_one(CANCEL, Action::Cancel, owner, order_id, now).await
     }
 
     async fn retry(&self, owner: &Owner, order_id: &str, now: Timestamp) -> Result<Change, StoreError> {
-        self.change_one(RETRY, owner, order_id, now).await
+        self.change_one(RETRY, Action::Retry, owner, order_id, now).await
     }
 }
 
 impl<P: Pool> PostgresStore<P> {
-    /// Runs a statement that changes the order $5 of $4 at the moment $3, and tells why it did not where it did not.
+    /// Runs a statement that does `action` to the order $5 of $4 at the moment $3, and tells why it did not where it did
+    /// not.
     async fn change_one(
         &self,
         statement: &str,
+        action: Action,
         owner: &Owner,
         order_id: &str,
         now: Timestamp,
     ) -> Result<Change, StoreError> {
-        let parameters: [Value; 3] = [now.into(), owner.as_str().into(), order_id.into()];
-        if let Some(row) = self.change(statement, 1, parameters).await?.pop() {
-            return Ok(Change::Done(Box::new(Columns::of(row).order()?)));
+        /// Each time it is tried again, others must have changed the order between two statements.
+        const TRIES: usize = 5;
+        for _ in 0..TRIES {
+            let parameters: [Value; 3] = [now.into(), owner.as_str().into(), order_id.into()];
+            if let Some(row) = self.change(statement, 0, parameters).await?.pop() {
+                return Ok(Change::Done(Box::new(Columns::of(row).order()?)));
+            }
+            match self.find(owner, order_id).await? {
+                None => return Ok(Change::NotFound),
+                Some(order) if order.status.after(action).is_none() => return Ok(Change::NotAllowed(order.status)),
+                Some(_) => {}
+            }
         }
-        Ok(match self.find(owner, order_id).await? {
-            Some(order) => Change::NotAllowed(order.status),
-            None => Change::NotFound,
-        })
+        Err(StoreError::Conflict)
     }
 }

@@ -20,9 +20,7 @@ pub struct PostgresStore<P: Pool> {
     connection: Option<P::Connection>,
     /// Where this store counts.
     slot: i64,
-    /// What is added to the numbers that transactions give.
-    base: i64,
-    /// How many changes the transaction may have made.
+    /// How many places for changes are taken in the transaction.
     places: Cell<i64>,
 }
 
@@ -34,9 +32,9 @@ impl<P: Pool> PostgresStore<P> {
     pub async fn open(pool: P, random: u64) -> Result<Self, StoreError> {
         let connection = pool.take().await?;
         migrate::migrate(&connection).await?;
-        let base = migrate::numbering_base(&connection).await?;
+        migrate::raise_numbering(&connection).await?;
         let slot = (random % SLOTS) as i64;
-        Ok(Self { pool: Rc::new(pool), connection: None, slot, base, places: Cell::new(0) })
+        Ok(Self { pool: Rc::new(pool), connection: None, slot, places: Cell::new(0) })
     }
 
     pub(super) fn slot(&self) -> i64 {
@@ -47,13 +45,7 @@ impl<P: Pool> PostgresStore<P> {
     pub(super) async fn within_transaction(&self) -> Result<Self, StoreError> {
         let connection = self.pool.take().await?;
         connection.execute("BEGIN", vec![]).await?;
-        Ok(Self {
-            pool: self.pool.clone(),
-            connection: Some(connection),
-            slot: self.slot,
-            base: self.base,
-            places: Cell::new(0),
-        })
+        Ok(Self { pool: self.pool.clone(), connection: Some(connection), slot: self.slot, places: Cell::new(0) })
     }
 
     /// Runs a statement: in the transaction that this is, or as one of its own.
@@ -71,21 +63,24 @@ impl<P: Pool> PostgresStore<P> {
         connection.execute(sql, parameters).await
     }
 
-    /// Runs a statement that makes up to `changes` changes; its first two parameters come before `parameters`.
+    /// Runs a statement that answers a row for each change that it makes, or takes `places` for what it may make; its
+    /// first two parameters come before `parameters`.
     pub(super) async fn change(
         &self,
         sql: &str,
-        changes: usize,
+        places: usize,
         parameters: impl IntoIterator<Item = Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        let mut first = self.base;
+        let taken = self.places.get();
+        let parameters = [(STEP * taken).into(), self.slot.into()].into_iter().chain(parameters).collect();
+        let rows = self.execute(sql, parameters).await?;
         if self.connection.is_some() {
-            first += STEP * self.places.get();
-            self.places.set(self.places.get() + changes as i64);
+            let taken = taken + rows.len().max(places) as i64;
+            if taken > MAX_CHANGES {
+                return Err(StoreError::Broken("a transaction makes too many changes".to_owned()));
+            }
+            self.places.set(taken);
         }
-        if self.places.get() > MAX_CHANGES || changes as i64 > MAX_CHANGES {
-            return Err(StoreError::Broken("a transaction makes too many changes".to_owned()));
-        }
-        self.execute(sql, [first.into(), self.slot.into()].into_iter().chain(parameters).collect()).await
+        Ok(rows)
     }
 }
