@@ -82,8 +82,9 @@ impl StoreError {
             "40001" | "40P01" => Self::Conflict,
             // lock_not_available, query_canceled: by a time limit.
             "55P03" | "57014" => Self::Busy,
-            // read_only_sql_transaction: a standby, or a primary that is no longer one.
-            "25006" => Self::Unavailable(message),
+            // read_only_sql_transaction (a standby, or a primary that is no longer one), idle_in_transaction_session_timeout,
+            // statement_completion_unknown.
+            "25006" | "25P03" | "40003" => Self::Unavailable(message),
             // Connections, missing resources (a full disk, too many connections), operators, the system.
             _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Self::Unavailable(message),
             _ => Self::Broken(format!("{message} (SQLSTATE {code})")),
@@ -103,7 +104,7 @@ mod tests {
         for code in ["55P03", "57014"] {
             assert_eq!(StoreError::from_sqlstate(code, "x"), StoreError::Busy);
         }
-        for code in ["08006", "08001", "53100", "53300", "57P01", "57P03", "58030", "25006"] {
+        for code in ["08006", "08001", "53100", "53300", "57P01", "57P03", "58030", "25006", "25P03", "40003"] {
             assert!(matches!(StoreError::from_sqlstate(code, "x"), StoreError::Unavailable(_)), "{code}");
         }
         for code in ["42P01", "23505", "XX001", "22021"] {
