@@ -17,6 +17,17 @@ pub struct DeadLetterFilter {
     pub failed_before: Option<Timestamp>,
 }
 
+impl DeadLetterFilter {
+    /// What an order's failure must lie behind, as (moment, number), and the moment before which it must lie, given that
+    /// the list goes on behind `after`.
+    pub(crate) fn range(&self, after: Option<Cursor>) -> ((i64, i64), i64) {
+        // A number is above zero: what failed at `failed_from` is behind (`failed_from`, 0).
+        let from = (self.failed_from.map_or(i64::MIN, Timestamp::as_millis), 0);
+        let behind = after.map_or(from, |after| after.position().max(from));
+        (behind, self.failed_before.map_or(i64::MAX, Timestamp::as_millis))
+    }
+}
+
 /// A request about failed orders: which ones, from where on, and how many at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetterRequest {

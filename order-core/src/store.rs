@@ -21,11 +21,12 @@ mod transaction;
 
 pub use claims::{Claim, Claims, Due, LEASE_LOST, Settlement};
 pub use dead_letters::DeadLetters;
+pub(crate) use dead_letters::read_page;
 pub use error::StoreError;
 pub use history::History;
 pub use idempotency::{Idempotency, IdempotencyRecord, RECORDS_KEPT_MS, RequestKey};
 pub use maintenance::{Maintenance, PRUNED_AT_ONCE};
 pub use metrics::{Counters, Metrics, Scope};
-pub(crate) use migration::migration_statements;
+pub(crate) use migration::{known_version, migration_statements};
 pub use orders::{Acceptance, Change, Orders, Submission};
 pub use transaction::{Store, Transaction, Writes};

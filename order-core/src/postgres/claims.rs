@@ -6,7 +6,6 @@ use super::changes::change;
 use super::connection::{Pool, Row, Value};
 use super::rows::{Columns, ContentFields, content_fields};
 use super::store::PostgresStore;
-use crate::lifecycle::Status;
 use crate::order::{EventNumber, Timestamp};
 use crate::store::{Claim, Claims, Due, LEASE_LOST, Settlement, StoreError};
 
@@ -120,14 +119,6 @@ const SELECT_BATCH_SIZE: &str = "SELECT batch_size FROM worker_pace WHERE id = 1
 const KEEP_BATCH_SIZE: &str = "INSERT INTO worker_pace (id, batch_size) VALUES (1, $1)
      ON CONFLICT (id) DO UPDATE SET batch_size = excluded.batch_size";
 
-/// The lane of the orders that are meant; see the table's column.
-fn lane(due: Due) -> Value {
-    Value::Integer(match due {
-        Due::Unannounced => 0,
-        Due::Started => 1,
-    })
-}
-
 #[async_trait(?Send)]
 impl<P: Pool> Claims for PostgresStore<P> {
     async fn claim(
@@ -148,10 +139,10 @@ impl<P: Pool> Claims for PostgresStore<P> {
         limit: u32,
     ) -> Result<Vec<Claim>, StoreError> {
         // A look that finds nothing, as it does many times a second in an idle system, begins no transaction that writes.
-        if self.execute(SELECT_DUE, vec![now.into(), lane(due)]).await?.is_empty() {
+        if self.execute(SELECT_DUE, vec![now.into(), due.lane().into()]).await?.is_empty() {
             return Ok(Vec::new());
         }
-        let parameters = [now.into(), lease_until.into(), lane(due), limit.into()];
+        let parameters = [now.into(), lease_until.into(), due.lane().into(), limit.into()];
         claims_of(self.change(CLAIM_DUE, 0, parameters).await?)
     }
 
@@ -177,15 +168,10 @@ impl<P: Pool> Claims for PostgresStore<P> {
     async fn settle(&self, settlements: &[(&Claim, Settlement)], now: Timestamp) -> Result<usize, StoreError> {
         let (mut statuses, mut snoozed, mut due, mut failures) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (_, settlement) in settlements {
-            let (status, is_snoozed, due_at, failure) = match settlement {
-                Settlement::Complete => (Status::Completed, 0, None, None),
-                Settlement::Snooze { until } => (Status::Processing, 1, Some(until), None),
-                Settlement::RetryLater { at, reason } => (Status::Pending, 0, Some(at), Some(reason)),
-                Settlement::Fail { reason } => (Status::Failed, 0, None, Some(reason)),
-            };
+            let (status, is_snoozed, due_at, failure) = settlement.columns();
             statuses.push(status.as_str());
-            snoozed.push(is_snoozed);
-            due.push(due_at.map(|time| time.as_millis()));
+            snoozed.push(i64::from(is_snoozed));
+            due.push(due_at.map(Timestamp::as_millis));
             // PostgreSQL has no text with this character in it.
             failures.push(failure.map(|reason| reason.replace('\0', "\u{fffd}")));
         }

@@ -11,9 +11,9 @@ use super::rows::{Columns, order_columns};
 use super::store::PostgresStore;
 use crate::dead_letters::DeadLetterFilter;
 use crate::order::{Order, Timestamp};
-use crate::page::{Cursor, List, Page};
+use crate::page::{Cursor, Page};
 use crate::principal::Owner;
-use crate::store::{DeadLetters, StoreError};
+use crate::store::{DeadLetters, StoreError, read_page};
 
 /// Those behind ($5, $6) and before $7, up to $8 of them, in their order.
 macro_rules! in_range {
@@ -72,11 +72,6 @@ macro_rules! retry {
 const SELECT: [&str; 3] = [select!(of_all), select!(of_user), select!(of_ids)];
 const RETRY: [&str; 3] = [retry!(of_all), retry!(of_user), retry!(of_ids)];
 
-/// How many orders are read at once.
-const STEP: u32 = 50;
-/// How many bytes of items a page has at most, give or take a step: orders may be large, and pages long.
-const MAX_PAGE_BYTES: usize = 1024 * 1024;
-
 /// The statement out of (all, of a user, of identifiers) for this filter, and its parameters from $3 on.
 fn choose<'a>(
     [all, of_user, of_ids]: [&'a str; 3],
@@ -86,10 +81,7 @@ fn choose<'a>(
     limit: u32,
     now: Timestamp,
 ) -> (&'a str, Vec<Value>) {
-    // A number is above zero: what failed at `failed_from` is behind (`failed_from`, 0).
-    let from = (filter.failed_from.map_or(i64::MIN, Timestamp::as_millis), 0);
-    let (key, tie) = after.map_or(from, |after| after.position().max(from));
-    let before = filter.failed_before.map_or(i64::MAX, Timestamp::as_millis);
+    let ((key, tie), before) = filter.range(after);
     let mut parameters = vec![now.into(), owner.as_str().into(), key.into(), tie.into(), before.into(), limit.into()];
     let user_id = || filter.user_id.as_deref().map_or(Value::Null, Value::from);
     let statement = match (&filter.order_ids, &filter.user_id) {
@@ -115,25 +107,14 @@ impl<P: Pool> DeadLetters for PostgresStore<P> {
         after: Option<Cursor>,
         limit: u32,
     ) -> Result<Page<Order>, StoreError> {
-        let behind = |order: &Order| {
-            let failed_at = order.finished_at.map_or(0, Timestamp::as_millis);
-            Cursor::behind(List::DeadLetters, failed_at, order.number.0)
-        };
-        let (mut orders, mut after, mut bytes) = (Vec::new(), after, 0);
-        loop {
-            let step = (limit - orders.len() as u32).min(STEP);
-            // One more than asked for tells whether there is a next page.
-            let (statement, parameters) = choose(SELECT, owner, filter, after, step + 1, Timestamp::from_millis(0));
-            let rows = self.change(statement, 0, parameters).await?;
-            let found = rows.into_iter().map(|row| Columns::of(row).order()).collect::<Result<Vec<Order>, _>>()?;
-            let page = Page::of(found, step, behind);
-            bytes += page.entries.iter().map(|order| order.content.item_ids.as_json().len()).sum::<usize>();
-            orders.extend(page.entries);
-            after = page.next;
-            if after.is_none() || orders.len() as u32 >= limit || bytes >= MAX_PAGE_BYTES {
-                return Ok(Page { entries: orders, next: after });
-            }
-        }
+        read_page(after, limit, async |after, limit| {
+            let (statement, parameters) = choose(SELECT, owner, filter, after, limit, Timestamp::from_millis(0));
+            // It changes nothing: what stands for the first number and the slot is not looked at.
+            let parameters = [Value::Integer(0), Value::Integer(0)].into_iter().chain(parameters).collect();
+            let rows = self.execute(statement, parameters).await?;
+            rows.into_iter().map(|row| Columns::of(row).order()).collect()
+        })
+        .await
     }
 
     async fn retry_all(

@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Value};
 use super::rows::unexpected_row;
-use crate::store::{StoreError, migration_statements};
+use crate::store::{StoreError, known_version, migration_statements};
 
 /// The files of `migrations/postgres/`, in the order of their numbers.
 const MIGRATIONS: [(&str, &str); 1] = [("0001_orders", include_str!("../../../migrations/postgres/0001_orders.sql"))];
@@ -30,7 +30,7 @@ pub(super) async fn migrate(connection: &impl Connection) -> Result<(), StoreErr
     for _ in 0..ATTEMPTS {
         // The table is missing in a new database only; any other error comes up again below.
         if let Ok(found) = recorded_version(connection).await
-            && known(found)? == SCHEMA_VERSION
+            && known_version(found, SCHEMA_VERSION)? == SCHEMA_VERSION
         {
             return Ok(());
         }
@@ -45,14 +45,6 @@ pub(super) async fn migrate(connection: &impl Connection) -> Result<(), StoreErr
         }
     }
     outcome
-}
-
-/// The version `found`, if this build knows it.
-fn known(found: i64) -> Result<i64, StoreError> {
-    match found {
-        ..=SCHEMA_VERSION => Ok(found),
-        _ => Err(StoreError::NewerSchema { found, known: SCHEMA_VERSION }),
-    }
 }
 
 async fn recorded_version(connection: &impl Connection) -> Result<i64, StoreError> {
@@ -73,7 +65,7 @@ async fn apply(connection: &impl Connection) -> Result<(), StoreError> {
 
 async fn apply_missing(connection: &impl Connection) -> Result<(), StoreError> {
     connection.execute("LOCK TABLE schema_migrations IN EXCLUSIVE MODE", vec![]).await?;
-    let recorded = known(recorded_version(connection).await?)?;
+    let recorded = known_version(recorded_version(connection).await?, SCHEMA_VERSION)?;
     for (version, (name, sql)) in (1..).zip(MIGRATIONS).skip(recorded as usize) {
         for statement in migration_statements(sql) {
             connection.execute(statement, vec![]).await?;

@@ -83,13 +83,7 @@ impl<P: Pool> Orders for PostgresStore<P> {
             created.push(Columns::of(row).fields::<(String, String, i64)>()?);
         }
         let created = created.into_iter().map(|(owner, order_id, number)| (owner, order_id, EventNumber(number)));
-        let mut acceptances = Acceptance::of_created(submissions, created.collect(), now);
-        let known: Vec<Submission<'_>> =
-            submissions.iter().zip(&acceptances).filter(|(_, a)| a.is_none()).map(|(known, _)| *known).collect();
-        if !known.is_empty() {
-            Acceptance::fill_in(&mut acceptances, self.recall(&known).await);
-        }
-        Ok(acceptances.into_iter().flatten().collect())
+        Ok(Acceptance::of_all(submissions, created.collect(), now, async |known| self.recall(known).await).await)
     }
 
     async fn recall(&self, submissions: &[Submission<'_>]) -> Result<Vec<Option<Acceptance>>, StoreError> {

@@ -2,10 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::connection::{Connection, Row, Value};
+use super::connection::{Connection, Row};
 use super::rows::{Columns, content_columns, list};
 use super::store::SqliteStore;
-use crate::lifecycle::Status;
 use crate::order::{EventNumber, Timestamp};
 use crate::store::{Claim, Claims, Due, LEASE_LOST, Settlement, StoreError};
 
@@ -101,14 +100,6 @@ pub(super) const STATEMENTS: &[(&str, &str)] = &[
     (SETTLE, "INTEGER PRIMARY KEY (rowid=?)"),
 ];
 
-/// The lane of the orders that are meant; see the table's column.
-fn lane(due: Due) -> Value {
-    Value::Integer(match due {
-        Due::Unannounced => 0,
-        Due::Started => 1,
-    })
-}
-
 #[async_trait(?Send)]
 impl<C: Connection> Claims for SqliteStore<C> {
     async fn claim(
@@ -130,10 +121,10 @@ impl<C: Connection> Claims for SqliteStore<C> {
         limit: u32,
     ) -> Result<Vec<Claim>, StoreError> {
         // A look that finds nothing, as it does many times a second in an idle system, takes no lock.
-        if self.execute(SELECT_DUE, vec![now.into(), lane(due)]).await?.is_empty() {
+        if self.execute(SELECT_DUE, vec![now.into(), due.lane().into()]).await?.is_empty() {
             return Ok(Vec::new());
         }
-        let parameters = vec![now.into(), lane(due), lease_until.into(), limit.into()];
+        let parameters = vec![now.into(), due.lane().into(), lease_until.into(), limit.into()];
         claims_of(self.execute(CLAIM_DUE, parameters).await?)
     }
 
@@ -160,14 +151,9 @@ impl<C: Connection> Claims for SqliteStore<C> {
         let rows: Vec<_> = settlements
             .iter()
             .map(|(claim, settlement)| {
-                let (status, snoozed, due_at, failure) = match settlement {
-                    Settlement::Complete => (Status::Completed, 0, None, None),
-                    Settlement::Snooze { until } => (Status::Processing, 1, Some(until), None),
-                    Settlement::RetryLater { at, reason } => (Status::Pending, 0, Some(at), Some(reason)),
-                    Settlement::Fail { reason } => (Status::Failed, 0, None, Some(reason)),
-                };
-                let due_at = due_at.map(|time| time.as_millis());
-                (claim.order.0, claim.attempt, status.as_str(), snoozed, due_at, failure)
+                let (status, is_snoozed, due_at, failure) = settlement.columns();
+                let due_at = due_at.map(Timestamp::as_millis);
+                (claim.order.0, claim.attempt, status.as_str(), u8::from(is_snoozed), due_at, failure)
             })
             .collect();
         Ok(self.execute(SETTLE, vec![list(&rows), now.into()]).await?.len())

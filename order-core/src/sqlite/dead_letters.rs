@@ -10,9 +10,9 @@ use super::rows::{Columns, list, order_columns};
 use super::store::SqliteStore;
 use crate::dead_letters::DeadLetterFilter;
 use crate::order::{Order, Timestamp};
-use crate::page::{Cursor, List, Page};
+use crate::page::{Cursor, Page};
 use crate::principal::Owner;
-use crate::store::{DeadLetters, StoreError};
+use crate::store::{DeadLetters, StoreError, read_page};
 
 /// Those behind (?2, ?3) and before ?4, up to ?5 of them, in their order. SQLite goes to the first that failed at ?2 or
 /// later, and passes over those of that very millisecond that come before ?3.
@@ -80,11 +80,6 @@ pub(super) const STATEMENTS: &[(&str, &str)] = &[
     (RETRY_OF_IDS, "orders_by_id (owner=? AND order_id=?)"),
 ];
 
-/// How many orders are read at once.
-const STEP: u32 = 50;
-/// How many bytes of items a page has at most, give or take a step: orders may be large, and pages long.
-const MAX_PAGE_BYTES: usize = 1024 * 1024;
-
 /// The statement out of (all, of a user, of identifiers) for this filter, and its parameters, the last one ?8.
 fn choose<'a>(
     [all, of_user, of_ids]: [&'a str; 3],
@@ -94,10 +89,7 @@ fn choose<'a>(
     limit: u32,
     now: Timestamp,
 ) -> (&'a str, Vec<Value>) {
-    // A seq is above zero: what failed at `failed_from` is behind (`failed_from`, 0).
-    let from = (filter.failed_from.map_or(i64::MIN, Timestamp::as_millis), 0);
-    let (key, tie) = after.map_or(from, |after| after.position().max(from));
-    let before = filter.failed_before.map_or(i64::MAX, Timestamp::as_millis);
+    let ((key, tie), before) = filter.range(after);
     let statement = match (&filter.order_ids, &filter.user_id) {
         (Some(_), _) => of_ids,
         (None, Some(_)) => of_user,
@@ -128,25 +120,12 @@ impl<C: Connection> DeadLetters for SqliteStore<C> {
         limit: u32,
     ) -> Result<Page<Order>, StoreError> {
         let statements = [SELECT_ALL, SELECT_OF_USER, SELECT_OF_IDS];
-        let behind = |order: &Order| {
-            let failed_at = order.finished_at.map_or(0, Timestamp::as_millis);
-            Cursor::behind(List::DeadLetters, failed_at, order.number.0)
-        };
-        let (mut orders, mut after, mut bytes) = (Vec::new(), after, 0);
-        loop {
-            let step = (limit - orders.len() as u32).min(STEP);
-            // One more than asked for tells whether there is a next page.
-            let (statement, parameters) = choose(statements, owner, filter, after, step + 1, Timestamp::from_millis(0));
+        read_page(after, limit, async |after, limit| {
+            let (statement, parameters) = choose(statements, owner, filter, after, limit, Timestamp::from_millis(0));
             let rows = self.execute(statement, parameters).await?;
-            let found = rows.into_iter().map(|row| Columns::of(row).order()).collect::<Result<Vec<Order>, _>>()?;
-            let page = Page::of(found, step, behind);
-            bytes += page.entries.iter().map(|order| order.content.item_ids.as_json().len()).sum::<usize>();
-            orders.extend(page.entries);
-            after = page.next;
-            if after.is_none() || orders.len() as u32 >= limit || bytes >= MAX_PAGE_BYTES {
-                return Ok(Page { entries: orders, next: after });
-            }
-        }
+            rows.into_iter().map(|row| Columns::of(row).order()).collect()
+        })
+        .await
     }
 
     async fn retry_all(

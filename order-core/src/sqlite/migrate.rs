@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, Value};
 use super::rows::unexpected_row;
-use crate::store::{StoreError, migration_statements};
+use crate::store::{StoreError, known_version, migration_statements};
 
 /// The files of `migrations/`, in the order of their numbers.
 const MIGRATIONS: [(&str, &str); 3] = [
@@ -35,7 +35,7 @@ pub(super) async fn migrate<C: Connection>(connection: &C) -> Result<(), StoreEr
     for _ in 0..LOOKS {
         // The table is missing in a new database only; any other error comes up again below.
         if let Ok(found) = recorded_version(connection).await
-            && known(found)? == SCHEMA_VERSION
+            && known_version(found, SCHEMA_VERSION)? == SCHEMA_VERSION
         {
             return Ok(());
         }
@@ -46,14 +46,6 @@ pub(super) async fn migrate<C: Connection>(connection: &C) -> Result<(), StoreEr
         }
     }
     Err(StoreError::Busy)
-}
-
-/// The version `found`, if this build knows it.
-fn known(found: i64) -> Result<i64, StoreError> {
-    match found {
-        ..=SCHEMA_VERSION => Ok(found),
-        _ => Err(StoreError::NewerSchema { found, known: SCHEMA_VERSION }),
-    }
 }
 
 async fn apply<C: Connection>(connection: &C) -> Result<(), StoreError> {
@@ -90,7 +82,7 @@ async fn apply_missing<C: Connection>(connection: &C) -> Result<(), StoreError> 
             applied_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ'))
         )";
     connection.execute(table, vec![]).await?;
-    let recorded = known(recorded_version(connection).await?)?;
+    let recorded = known_version(recorded_version(connection).await?, SCHEMA_VERSION)?;
     for (version, (name, sql)) in (1..).zip(MIGRATIONS).skip(recorded as usize) {
         for statement in migration_statements(sql) {
             connection.execute(statement, vec![]).await?;

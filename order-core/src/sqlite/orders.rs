@@ -93,13 +93,7 @@ impl<C: Connection> Orders for SqliteStore<C> {
             let mut columns = Columns::of(row);
             created.push((columns.text()?, columns.text()?, columns.event_number()?));
         }
-        let mut acceptances = Acceptance::of_created(submissions, created, now);
-        let known: Vec<Submission<'_>> =
-            submissions.iter().zip(&acceptances).filter(|(_, a)| a.is_none()).map(|(known, _)| *known).collect();
-        if !known.is_empty() {
-            Acceptance::fill_in(&mut acceptances, self.recall(&known).await);
-        }
-        Ok(acceptances.into_iter().flatten().collect())
+        Ok(Acceptance::of_all(submissions, created, now, async |known| self.recall(known).await).await)
     }
 
     async fn recall(&self, submissions: &[Submission<'_>]) -> Result<Vec<Option<Acceptance>>, StoreError> {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::error::StoreError;
+use crate::lifecycle::Status;
 use crate::order::{EventNumber, NewOrder, Timestamp};
 use crate::principal::Owner;
 
@@ -49,6 +50,19 @@ pub enum Settlement {
     },
 }
 
+impl Settlement {
+    /// The order's status then, whether it is snoozed, when it is due, and why the attempt failed: the columns of every
+    /// backend.
+    pub(crate) fn columns(&self) -> (Status, bool, Option<Timestamp>, Option<&str>) {
+        match self {
+            Self::Complete => (Status::Completed, false, None, None),
+            Self::Snooze { until } => (Status::Processing, true, Some(*until), None),
+            Self::RetryLater { at, reason } => (Status::Pending, false, Some(*at), Some(reason)),
+            Self::Fail { reason } => (Status::Failed, false, None, Some(reason)),
+        }
+    }
+}
+
 /// Which of the orders that are due are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -56,6 +70,16 @@ pub enum Due {
     Started,
     /// Those that were never started, because nothing announced them.
     Unannounced,
+}
+
+impl Due {
+    /// The lane of these orders; see the column `lane` of the table of orders.
+    pub(crate) fn lane(self) -> u32 {
+        match self {
+            Self::Unannounced => 0,
+            Self::Started => 1,
+        }
+    }
 }
 
 /// How the loss of a lease is told: in the reason of the attempt that lost it. Which of these it was, nobody is left

@@ -35,9 +35,35 @@ impl Acceptance {
         if found.content == *submitted { Self::Existing(found) } else { Self::Conflict }
     }
 
+    /// What became of `submissions`, of which those `created`, by owner and identifier, are new; `recall` tells of the
+    /// others. What was created is durable by then, so an error of `recall` does not take its answers away.
+    pub(crate) async fn of_all(
+        submissions: &[Submission<'_>],
+        created: Vec<(String, String, EventNumber)>,
+        now: Timestamp,
+        recall: impl AsyncFnOnce(&[Submission<'_>]) -> Result<Vec<Option<Self>>, StoreError>,
+    ) -> Vec<Self> {
+        let mut acceptances = Self::of_created(submissions, created, now);
+        let known: Vec<Submission<'_>> =
+            submissions.iter().zip(&acceptances).filter(|(_, a)| a.is_none()).map(|(known, _)| *known).collect();
+        if !known.is_empty() {
+            let mut recalled = recall(&known).await.map(Vec::into_iter);
+            for acceptance in acceptances.iter_mut().filter(|acceptance| acceptance.is_none()) {
+                *acceptance = Some(match &mut recalled {
+                    Ok(recalled) => recalled.next().flatten().unwrap_or_else(|| {
+                        let removed = "the order was removed between two statements".to_owned();
+                        Self::Undecided(StoreError::Unavailable(removed))
+                    }),
+                    Err(error) => Self::Undecided(error.clone()),
+                });
+            }
+        }
+        acceptances.into_iter().flatten().collect()
+    }
+
     /// For each of `submissions` that is among those `created` at `now`, by owner and identifier, that it is; of two with
     /// one identifier, the first.
-    pub(crate) fn of_created(
+    fn of_created(
         submissions: &[Submission<'_>],
         mut created: Vec<(String, String, EventNumber)>,
         now: Timestamp,
@@ -71,21 +97,6 @@ impl Acceptance {
             found.map(|found| Self::of_known(order, found.clone()))
         };
         submissions.iter().map(recall).collect()
-    }
-
-    /// Fills in the acceptances that are missing: those of orders that were known. What was created is durable by then, so
-    /// an error does not take its answers away.
-    pub(crate) fn fill_in(acceptances: &mut [Option<Self>], recalled: Result<Vec<Option<Self>>, StoreError>) {
-        let mut recalled = recalled.map(Vec::into_iter);
-        for acceptance in acceptances.iter_mut().filter(|acceptance| acceptance.is_none()) {
-            *acceptance = Some(match &mut recalled {
-                Ok(recalled) => recalled.next().flatten().unwrap_or_else(|| {
-                    let removed = "the order was removed between two statements".to_owned();
-                    Self::Undecided(StoreError::Unavailable(removed))
-                }),
-                Err(error) => Self::Undecided(error.clone()),
-            });
-        }
     }
 }
 
