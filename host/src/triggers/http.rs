@@ -1,5 +1,6 @@
 //! The HTTP trigger: hyper in front, the component's instances behind.
 
+mod body;
 mod connections;
 mod instances;
 mod problem;
@@ -13,11 +14,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt, Empty, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,6 +33,7 @@ use crate::component::Component;
 use crate::engine::Sharing;
 use crate::options::Options;
 use crate::triggers::calls::until_stopped;
+use body::{MAX_BUFFERED_BYTES, buffered, whole};
 use connections::{Busy, Connection, Connections, Socket};
 use instances::HttpComponent;
 use problem::{problem, response};
@@ -43,8 +45,6 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// How much of a connection's requests and responses is buffered in each direction, in bytes.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
-/// The longest body that is read before its request is handed over, in bytes: as large as requests are, besides uploads.
-const MAX_BUFFERED_BYTES: usize = 256 * 1024;
 /// The longest body that is always read at once, in bytes: an order of some hundred items.
 const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// How much longer bodies take together, in bytes, until their requests are answered. Those that do not fit yet wait
@@ -141,7 +141,7 @@ impl HttpServer {
             let (server, connection) = (self.clone(), this.clone());
             async move {
                 let (request, room) = match request.body().is_end_stream() {
-                    true => (request.map(|_| Empty::new().map_err(|never| match never {}).boxed_unsync()), None),
+                    true => (request.map(|_| whole(Bytes::new())), None),
                     false => {
                         connection.touch();
                         let room = server.room_for(request.body()).await;
@@ -199,7 +199,7 @@ impl HttpServer {
         let route = self.routes.iter().find(|route| route.component.name() == component);
         let route = route.with_context(|| format!("component {component:?} has no route"))?;
         let request = Request::get(format!("http://localhost{ready_path}")).header(HOST, "localhost");
-        let request = request.body(Empty::new().map_err(|never| match never {}).boxed_unsync())?;
+        let request = request.body(whole(Bytes::new()))?;
         let failed = || format!("component {component:?} failed when it was asked whether it is ready");
         let response =
             route.component.answer_at_start(request).await.map_err(anyhow::Error::from).with_context(failed)?;
@@ -272,61 +272,6 @@ impl Body for Sending {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Waits for a body, so that an instance neither waits for a slow client nor is woken for each part of what comes. One
-/// that is longer than [`MAX_BUFFERED_BYTES`] is passed on as it comes.
-async fn buffered(request: Request<Incoming>) -> hyper::Result<Request<WasiBody>> {
-    let (head, mut body) = request.into_parts();
-    if body.size_hint().lower() > MAX_BUFFERED_BYTES as u64 {
-        return Ok(Request::from_parts(head, body.map_err(HttpError::Hyper).boxed_unsync()));
-    }
-    let first = match body.frame().await {
-        Some(frame) => frame?.into_data().unwrap_or_default(),
-        None => Bytes::new(),
-    };
-    // A small body is there at once, and need not be copied.
-    if body.is_end_stream() {
-        return Ok(Request::from_parts(head, Full::new(first).map_err(|never| match never {}).boxed_unsync()));
-    }
-    let mut read = BytesMut::with_capacity(body.size_hint().exact().unwrap_or(0) as usize + first.len());
-    read.extend_from_slice(&first);
-    while read.len() <= MAX_BUFFERED_BYTES {
-        match body.frame().await {
-            Some(frame) => {
-                if let Ok(data) = frame?.into_data() {
-                    read.extend_from_slice(&data);
-                }
-            }
-            None => {
-                let body = Full::new(read.freeze()).map_err(|never| match never {}).boxed_unsync();
-                return Ok(Request::from_parts(head, body));
-            }
-        }
-    }
-    let begun = Begun { read: Some(read.freeze()), rest: body };
-    Ok(Request::from_parts(head, begun.boxed_unsync()))
-}
-
-/// A body of which a part has been read.
-struct Begun {
-    read: Option<Bytes>,
-    rest: Incoming,
-}
-
-impl Body for Begun {
-    type Data = Bytes;
-    type Error = HttpError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        match self.read.take() {
-            Some(read) => Poll::Ready(Some(Ok(Frame::data(read)))),
-            None => Pin::new(&mut self.rest).poll_frame(context).map_err(HttpError::Hyper),
-        }
     }
 }
 

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
 use wasmtime_wasi_http::WasiBody;
+
+use super::body::whole;
 
 /// A response with this body.
 pub fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<WasiBody> {
-    let body = Full::new(body.into()).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+    let mut response = Response::new(whole(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
